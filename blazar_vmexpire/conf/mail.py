@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Group ``[vmexpire_mail]``: how notices are sent."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+from blazar_vmexpire.conf.types import Duration
+
+GROUP = cfg.OptGroup("vmexpire_mail", title="Mail", help="How notices are sent.")
+
+OPTS = [
+    cfg.HostAddressOpt(
+        "host",
+        default="localhost",
+        help="The mail server (SMTP) that takes the notices for delivery.",
+    ),
+    cfg.PortOpt("port", default=25, help="Port of the mail server."),
+    cfg.StrOpt(
+        "tls",
+        default="none",
+        choices=[
+            ("none", "the connection is not encrypted: only for a relay on the same machine"),
+            ("starttls", "encrypt after connecting; the mail is not sent if that fails"),
+            ("tls", "encrypt from the first byte (often port 465)"),
+        ],
+        help="How the connection to the mail server is encrypted.",
+    ),
+    cfg.StrOpt(
+        "cafile",
+        help="File with the CA certificates that the mail server's certificate is checked"
+        " against; unset means the system's own.",
+    ),
+    cfg.StrOpt(
+        "username",
+        help="Account to log in to the mail server with; unset means no login.",
+    ),
+    cfg.StrOpt("password", secret=True, help="Password for username."),
+    cfg.Opt(
+        "timeout",
+        type=Duration(minimum=Duration()("1s")),
+        default="30s",
+        help="How long one exchange with the mail server may take. A mail server that hangs longer"
+        " counts as down: the mail is tried again later, and the lease moves if it must.",
+    ),
+    cfg.StrOpt(
+        "from_address",
+        default="vm-expiration@localhost",
+        help="The sender of the notices. Set it to an address that your mail server may send for"
+        " and that people may answer to.",
+    ),
+    cfg.ListOpt(
+        "template_path",
+        default=[],
+        help="Directories that are searched for mail templates before the built-in ones. A file"
+        " there replaces the built-in template of the same name; the others stay.",
+    ),
+    cfg.IntOpt(
+        "max_refusals",
+        default=3,
+        min=1,
+        help="How often the mail server may refuse an owner's address before the notice goes to"
+        " undeliverable_contact instead.",
+    ),
+]
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """Say what this module registers, for the sample generator."""
+    return [(GROUP, OPTS)]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All our options: for the sample generator, and for registering them in one go."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from oslo_config import cfg
+
+import blazar_vmexpire.conf
+from blazar_vmexpire import RESOURCE_TYPE
+
+#: Modules of this package that hold no option group.
+_NOT_GROUPS = {"opts", "types", "check"}
+
+
+def _group_modules() -> list[str]:
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(blazar_vmexpire.conf.__path__)
+        if module.name not in _NOT_GROUPS
+    )
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """List every option by group.
+
+    :raises TypeError: when a module of an option group forgot its ``list_opts``.
+    """
+    found: list[tuple[cfg.OptGroup, list[cfg.Opt]]] = []
+    for name in _group_modules():
+        module = importlib.import_module(f"blazar_vmexpire.conf.{name}")
+        if not hasattr(module, "list_opts"):
+            raise TypeError(f"blazar_vmexpire.conf.{name} has no list_opts()")
+        found.extend(module.list_opts())
+    return found
+
+
+def register_opts(conf: cfg.ConfigOpts, *, resource_group: bool = True) -> None:
+    """Register all our groups on ``conf``.
+
+    :param resource_group: whether ``[virtual:vm]`` is registered too. Inside blazar-manager Blazar
+        itself does that, with what the plug-in's ``get_plugin_opts`` returns.
+    """
+    for name in _group_modules():
+        module = importlib.import_module(f"blazar_vmexpire.conf.{name}")
+        if hasattr(module, "register_opts"):
+            module.register_opts(conf)
+        elif module.GROUP.name != RESOURCE_TYPE or resource_group:
+            conf.register_group(module.GROUP)
+            conf.register_opts(module.OPTS, group=module.GROUP)

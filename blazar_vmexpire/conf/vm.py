@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Group ``[virtual:vm]``: which VMs expire, and on what terms."""
+
+from __future__ import annotations
+
+import datetime
+
+from oslo_config import cfg
+from oslo_config import types
+
+from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire.conf.types import Duration
+
+GROUP = cfg.OptGroup(
+    RESOURCE_TYPE,
+    title="Expiration of virtual machines",
+    help="Which VMs expire, and on what terms.",
+)
+
+_MINUTE = datetime.timedelta(minutes=1)
+
+OPTS = [
+    cfg.StrOpt(
+        "scope",
+        default="all",
+        choices=[
+            ("all", "every VM outside the service project and excluded_projects gets a lease"),
+            ("none", "no VM gets a lease: install without acting"),
+        ],
+        help="""
+Which VMs are taken in.
+
+With ``none`` the plug-in can be installed and its database prepared while nothing happens to any
+VM: no new lease is made, and the leases that exist already are left where they are.
+""",
+    ),
+    cfg.Opt(
+        "lease_duration",
+        type=Duration(minimum=_MINUTE),
+        default="60d",
+        help="""
+How long a VM lives before its owner has to extend it for the first time.
+
+Counted from the moment the VM is taken in, not from its creation: switching this plug-in on never
+ends a VM at once. A change applies to VMs that are taken in from then on.
+""",
+    ),
+    cfg.Opt(
+        "extension_duration",
+        type=Duration(minimum=_MINUTE),
+        default="30d",
+        help="""
+How far from now an owner may move the end of a lease.
+
+Owners extend with Blazar's own lease update, as often as they like; a date later than now plus
+this duration is refused with 400, and the answer names the latest allowed date. A lease that
+already ends later is never cut by this. Administrators are not bound by it.
+""",
+    ),
+    cfg.Opt(
+        "max_total_duration",
+        type=Duration(),
+        default="0",
+        help="""
+How long a VM may live in all, counted from its creation in Nova.
+
+0 means no limit: a VM lives as long as its owner goes on extending it. When set, no owner can
+move the end past it; an administrator can.
+""",
+    ),
+    cfg.Opt(
+        "adoption_spread",
+        type=Duration(),
+        default="14d",
+        help="""
+Spreads the first ends of the VMs that exist when expiration is switched on.
+
+The VMs found by the very first reconciliation get lease_duration plus an even share of this
+duration, so that they do not all end on one day. 0 gives all of them the same first end.
+""",
+    ),
+    cfg.FloatOpt(
+        "hours_before_end_lease",
+        default=240.0,
+        min=0,
+        help="""
+Hours before the end of a lease at which its owner gets the first notice and before_end_action runs.
+
+It is moved earlier where minimum_notice asks for it. A lease that is shorter than this is noticed
+as soon as it begins.
+""",
+    ),
+    cfg.ListOpt(
+        "reminders",
+        item_type=Duration(minimum=_MINUTE),
+        default=["2d"],
+        help="""
+Further notices: how long before the end each is sent, for example ``7d, 2d, 6h``.
+
+Empty means that the first notice is the only one. Two notices that fall on one date make one mail.
+""",
+    ),
+    cfg.Opt(
+        "minimum_notice",
+        type=Duration(minimum=_MINUTE),
+        default="2d",
+        help="""
+The least time between a notice that the mail server accepted and anything disruptive.
+
+Without such a notice nothing happens to the VM: its lease is moved, visibly, and the mail is tried
+again. It is also the shortest lease that an owner can choose by shortening one.
+""",
+    ),
+    cfg.Opt(
+        "quarantine",
+        type=Duration(),
+        default="0",
+        help="""
+How long before the end of its lease a VM is locked and stopped.
+
+0 means that VMs run until the end. A quarantined VM is given back by extending its lease: it is
+unlocked, and started again if it was running.
+""",
+    ),
+    cfg.StrOpt(
+        "before_end_action",
+        default="notification",
+        help="""
+What happens hours_before_end_lease before the end, beside the notice.
+
+``notification`` does nothing more than the notice. ``snapshot`` also takes an image of the running
+VM and gives it to the VM's project.
+""",
+    ),
+    cfg.StrOpt(
+        "on_end_action",
+        default="delete",
+        help="""
+What happens to the VM at the end of its lease.
+
+``delete`` deletes it. ``snapshot`` stops it, takes an image, verifies that the image is complete,
+gives it to the VM's project, and only then deletes the VM; without a verified image the VM stays.
+""",
+    ),
+    cfg.ListOpt(
+        "excluded_projects",
+        default=[],
+        item_type=types.String(),
+        help="""
+IDs of projects whose VMs never expire.
+
+The service project (the one that Blazar's own user works in) is always left out.
+""",
+    ),
+    cfg.StrOpt(
+        "undeliverable_contact",
+        help="""
+Mail address that gets the notices whose owner cannot be reached.
+
+Used when the owner has no usable mail address, no longer exists, or their address is refused time
+and again. Acceptance by this address counts as notice, so that a VM whose owner is gone still
+ends. Required unless scope is ``none``.
+""",
+    ),
+]
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """Say what this module registers, for the sample generator."""
+    return [(GROUP, OPTS)]

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our tables, beside Blazar's own in the same database.
+
+All dates are naive UTC, as in Blazar's tables. The tables are SQLAlchemy Core: every statement that
+touches them is written out where it is used, because the statements are the protocol that keeps
+several workers apart (see ``blazar_vmexpire.worker.claims``).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+#: Names, addresses and reasons can hold any character, whatever the database's default is.
+_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+
+#: MySQL's DATETIME has no fraction and rounds up: a moment could be due later than it was set.
+Moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+#: SQLite counts up by itself in a column of exactly this type only.
+Counter = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: One row a VM: the clock and the queue. ``next_at`` is when it next needs attention.
+expirations = sa.Table(
+    "vm_expirations",
+    metadata,
+    sa.Column("server_id", sa.String(36), primary_key=True),
+    sa.Column("server_name", sa.String(255), nullable=False, default=""),
+    sa.Column("project_id", sa.String(255)),
+    sa.Column("user_id", sa.String(255)),
+    sa.Column("lease_id", sa.String(36)),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False, default=0),
+    # When Nova made the VM, for the cap on its whole life.
+    sa.Column("server_created_at", Moment),
+    sa.Column("adopted_at", Moment),
+    sa.Column("ends_at", Moment),
+    sa.Column("extensions", sa.Integer, nullable=False, default=0),
+    sa.Column("next_at", Moment),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("claimed_by", sa.String(64)),
+    sa.Column("claimed_until", Moment),
+    # What the current step has begun and found, as JSON; see blazar_vmexpire.worker.progress.
+    sa.Column("progress", sa.Text, nullable=False, default="{}"),
+    sa.Column("last_error", sa.Text),
+    sa.Index("ix_vm_expirations_next_at", "next_at"),
+    sa.Index("ix_vm_expirations_claimed_by", "claimed_by"),
+    sa.Index("ix_vm_expirations_state", "state", "server_id"),
+    sa.Index("ix_vm_expirations_project_id", "project_id"),
+    sa.Index("ix_vm_expirations_lease_id", "lease_id"),
+    **_MYSQL,
+)
+
+#: What happened to a VM, by whom and why. Only ever added to; outlives the VM.
+history = sa.Table(
+    "vm_expiration_history",
+    metadata,
+    sa.Column("id", Counter, primary_key=True, autoincrement=True),
+    sa.Column("server_id", sa.String(36), nullable=False),
+    sa.Column("project_id", sa.String(255)),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("event", sa.String(64), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False, default=0),
+    # The user who caused it; NULL for what the service did by itself.
+    sa.Column("actor", sa.String(255)),
+    sa.Column("request_id", sa.String(255)),
+    sa.Column("details", sa.Text, nullable=False, default="{}"),
+    sa.Index("ix_vm_expiration_history_server_id", "server_id", "id"),
+    sa.Index("ix_vm_expiration_history_at", "at"),
+    **_MYSQL,
+)
+
+#: One row for each thing said: one a VM, kind and generation.
+notices = sa.Table(
+    "vm_expiration_notices",
+    metadata,
+    sa.Column("id", Counter, primary_key=True, autoincrement=True),
+    sa.Column("server_id", sa.String(36), nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    # When it is tried next; NULL once it has come to rest (accepted, or given up).
+    sa.Column("due_at", Moment),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    # How often the owner's own address was refused for good.
+    sa.Column("refusals", sa.Integer, nullable=False, default=0),
+    sa.Column("recipient", sa.String(320)),
+    sa.Column("message_id", sa.String(255), nullable=False),
+    sa.Column("accepted_at", Moment),
+    # The end that the accepted mail told.
+    sa.Column("told_end", Moment),
+    # What the template needs beside the VM's own row, as JSON (image, reason).
+    sa.Column("details", sa.Text, nullable=False, default="{}"),
+    sa.Column("last_error", sa.Text),
+    sa.UniqueConstraint("server_id", "kind", "generation"),
+    **_MYSQL,
+)
+
+#: Work that runs once at a time in the whole cloud, each a claimed row of its own.
+chores = sa.Table(
+    "vm_expiration_chores",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("next_at", Moment, nullable=False),
+    sa.Column("claimed_by", sa.String(64)),
+    sa.Column("claimed_until", Moment),
+    sa.Column("last_started_at", Moment),
+    # When it last came to its end without an error; NULL: never.
+    sa.Column("last_finished_at", Moment),
+    sa.Column("last_error", sa.Text),
+    **_MYSQL,
+)
