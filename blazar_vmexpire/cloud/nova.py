@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nova: servers, one by one and all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from keystoneauth1 import session as ksa_session
+
+from blazar_vmexpire.cloud import errors, rest
+from blazar_vmexpire.cloud.session import ANY, Endpoints
+
+#: The microversion of all our requests, pinned so that the answers keep their shape. 2.73 brought
+#: the lock's reason, 2.75 the 400 for a mistyped query, 2.85 the change of a volume's
+#: delete_on_termination. 2.90 is the maximum of Xena and Yoga (2021, 2022), so that every cloud
+#: that can run Blazar 18 speaks it; nothing above it is needed.
+MICROVERSION = "2.90"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Server:
+    """A VM as Nova sees it.
+
+    :ivar status: in upper case, such as ``ACTIVE``, ``SHUTOFF``, ``ERROR``, ``SOFT_DELETED``;
+        never ``UNKNOWN``, which is not an answer
+    :ivar task_state: what Nova is doing to it, such as ``image_snapshot``; None means nothing
+    :ivar power_state: 1 is running, 4 is shut down, 0 is not known to Nova
+    :ivar created_at: naive UTC
+    :ivar image_id: None for a VM that boots from a volume
+    :ivar flavor: as Nova embeds it: ``original_name``, ``vcpus``, ``ram``, ``disk``, …
+    :ivar host: the hypervisor's host; None while there is none, or for those who may not see it
+    :ivar locked_reason: None when it is not locked, or was locked without a reason
+    """
+
+    id: str
+    name: str
+    status: str
+    task_state: str | None
+    vm_state: str
+    power_state: int
+    project_id: str
+    user_id: str
+    created_at: datetime.datetime
+    image_id: str | None
+    flavor: dict[str, Any]
+    availability_zone: str | None
+    host: str | None
+    locked: bool
+    locked_reason: str | None
+    metadata: dict[str, str]
+    tags: tuple[str, ...]
+
+    @property
+    def volume_backed(self) -> bool:
+        """Whether it boots from a volume."""
+        return self.image_id is None
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Server:
+        """Read a server from the JSON that Nova answers at our microversion.
+
+        :param raw: an item of a page of :meth:`Nova.pages`, or ``server`` of a single GET
+        :raises Unavailable: when something is missing or is not of the right type, and when Nova
+            cannot reach the cell that the server lives in (status ``UNKNOWN``)
+        """
+        server_id = raw.get("id") if isinstance(raw, dict) else None
+        fields = rest.Fields("nova", f"read server {server_id}", raw)
+        status = fields.text("status")
+        if status == "UNKNOWN":
+            raise fields.wrong("its status is UNKNOWN: Nova cannot reach the cell it lives in")
+        image = fields.need("image", (dict, str))
+        if isinstance(image, dict):
+            image = rest.Fields("nova", f"read image of server {server_id}", image).text("id")
+        return cls(
+            id=fields.text("id"),
+            name=fields.need("name", (str, type(None))) or "",
+            status=status.upper(),
+            task_state=fields.need("OS-EXT-STS:task_state", (str, type(None))),
+            vm_state=fields.text("OS-EXT-STS:vm_state"),
+            power_state=fields.need("OS-EXT-STS:power_state", (int, type(None))) or 0,
+            project_id=fields.text("tenant_id"),
+            user_id=fields.text("user_id"),
+            created_at=fields.time("created"),
+            image_id=image or None,
+            flavor=fields.need("flavor", dict),
+            availability_zone=fields.text_or_none("OS-EXT-AZ:availability_zone"),
+            host=fields.text_or_none("OS-EXT-SRV-ATTR:host"),
+            locked=fields.need("locked", bool),
+            locked_reason=fields.text_or_none("locked_reason"),
+            metadata=fields.need("metadata", dict),
+            tags=tuple(fields.need("tags", list)),
+        )
+
+
+class Nova:
+    """Nova's servers, asked with the service's own (administrator's) token.
+
+    Each method makes one request, and raises a :class:`~blazar_vmexpire.cloud.errors.CloudError`
+    when that was not done. A NotFound of anything but :meth:`get` is no proof that the server is
+    gone: Nova also says 404 to a stop or a delete of a server that has no host yet.
+    """
+
+    def __init__(self, session: ksa_session.Session, endpoints: Endpoints = ANY) -> None:
+        self._rest = rest.Rest(
+            session,
+            endpoints,
+            service="nova",
+            service_type="compute",
+            microversion=MICROVERSION,
+        )
+
+    def get(self, server_id: str) -> Server:
+        """Return the server with this UUID, of whatever project.
+
+        A server being reclaimed later (Nova's ``reclaim_instance_interval``) is still there, with
+        the status ``SOFT_DELETED``.
+
+        :raises NotFound: Nova has no such server: the only proof that it is gone
+        :raises Unavailable: no trustworthy answer, or its cell is down
+        """
+        what = f"get server {server_id}"
+        answer = self._rest.call(
+            "GET", f"/servers/{server_id}", what, expected=(200,), about=server_id
+        )
+        raw = rest.Fields("nova", what, answer).need("server", dict)
+        server = Server.from_json(raw)
+        if server.id != server_id:
+            raise self._rest.unavailable(what, f"the answer is about server {server.id}")
+        return server
+
+    def stop(self, server_id: str) -> None:
+        """Begin to shut a server down; it is down when its status is ``SHUTOFF``.
+
+        :raises Conflict: it is neither active nor in error (it may be stopped already), or Nova is
+            doing something to it
+        """
+        self._act(server_id, "stop", {"os-stop": None})
+
+    def start(self, server_id: str) -> None:
+        """Begin to start a stopped server.
+
+        :raises Conflict: it is not stopped (it may run already), or Nova is doing something to it
+        """
+        self._act(server_id, "start", {"os-start": None})
+
+    def lock(self, server_id: str, reason: str) -> None:
+        """Lock a server against its owner. Locking a locked server changes the reason, no more.
+
+        :param reason: shown to the owner, at most 255 characters
+        """
+        self._act(server_id, "lock", {"lock": {"locked_reason": reason}})
+
+    def unlock(self, server_id: str) -> None:
+        """Unlock a server, whoever locked it. It may be unlocked already."""
+        self._act(server_id, "unlock", {"unlock": None})
+
+    def delete(self, server_id: str) -> None:
+        """Begin to delete a server, locked or not, in any state.
+
+        It is gone when :meth:`get` raises NotFound. Where Nova reclaims later, it stays with the
+        status ``SOFT_DELETED`` until then.
+
+        :raises NotFound: Nova has no such server any more; :meth:`get` tells for sure
+        """
+        self._rest.call(
+            "DELETE",
+            f"/servers/{server_id}",
+            f"delete server {server_id}",
+            expected=(204,),
+            about=server_id,
+        )
+
+    def create_image(self, server_id: str, name: str, properties: Mapping[str, str]) -> str:
+        """Begin to make an image of a server's disk, and return the image's id.
+
+        The image belongs to our own project at first. Only its status in Glance, ``active``, says
+        that it was made: Nova drops a failed one without a word. Of a volume-backed server Nova
+        snapshots every volume instead, and the image is empty and active at once.
+
+        :param properties: extra properties of the image, to find it again by
+        :raises Conflict: the server's state does not allow it, or Nova is doing something to it
+        :raises Refused: a quota is exhausted
+        :raises Unavailable: among others, when the answer got lost: the image may be in the making
+            all the same, and can be found by its properties
+        """
+        what = f"create image of server {server_id}"
+        answer = self._act(
+            server_id,
+            "create image of",
+            {"createImage": {"name": name, "metadata": dict(properties)}},
+        )
+        return rest.Fields("nova", what, answer).text("image_id")
+
+    def pages(self, limit: int) -> Iterator[list[dict[str, Any]]]:
+        """Yield all servers of the cloud, page by page, as the raw JSON of each.
+
+        When it ends without raising, every server that existed from its beginning to its end was
+        listed, with these reservations: servers that are ``SOFT_DELETED`` are not listed; a server
+        may be listed twice; and Nova leaves out the servers of a cell that it cannot reach. The
+        last is asked for afterwards, and raised, where our account may list Nova's services. So a
+        server that is missing here is a question for :meth:`get`, never an answer.
+
+        Items may be brief, with the status ``UNKNOWN``: see :meth:`Server.from_json`.
+
+        :param limit: most servers on a page; Nova's own ``max_limit`` is a further bound
+        :raises Unavailable: the listing is not complete; what was yielded before is good
+        :raises Refused: our account may not list the servers of all projects
+        """
+        # The newest first, which is also Nova's own order. A server that is created meanwhile
+        # does not shift the others. The oldest first would be wrong: while the servers still to be
+        # scheduled fill a page, the marker is one of them, and when that one reaches its cell, the
+        # list would go on behind it and leave out all that are older.
+        order = [("sort_key", "created_at"), ("sort_dir", "desc")]
+        order += [("sort_key", "uuid"), ("sort_dir", "desc")]
+        marker: str | None = None
+        seen: set[str] = set()
+        while True:
+            what = "list servers" if marker is None else f"list servers after {marker}"
+            params = [("all_tenants", "1"), ("limit", str(limit)), *order]
+            if marker is not None:
+                params.append(("marker", marker))
+            try:
+                answer = self._rest.call(
+                    "GET", "/servers/detail", what, expected=(200,), params=params
+                )
+            except errors.Refused as exc:
+                if marker is not None and exc.status == 400:
+                    # "marker [...] not found": the server was deleted and purged meanwhile.
+                    raise self._rest.unavailable(
+                        what, exc.detail, exc.status, exc.request_id
+                    ) from exc
+                raise
+            fields = rest.Fields("nova", what, answer)
+            page = fields.need("servers", list)
+            if not page:
+                break
+            ids = [rest.Fields("nova", what, raw).text("id") for raw in page]
+            # No "next" link does not mean the end: Nova drops a server that is listed both as
+            # scheduled and in its cell, counts one too few, and then gives no link. Only an empty
+            # page is the end.
+            following = rest.next_marker(answer.get("servers_links")) or ids[-1]
+            if following in seen or following == marker:
+                raise fields.wrong(f"the next page begins after server {following} once more")
+            seen.add(following)
+            yield page
+            marker = following
+        self._check_cells()
+
+    def _check_cells(self) -> None:
+        """Raise Unavailable when Nova cannot reach all cells.
+
+        Nova reports the servers of such a cell only in a list without pages (its
+        ``_is_cell_down_supported``), but the services always.
+        """
+        what = "list services"
+        try:
+            answer = self._rest.call("GET", "/os-services", what, expected=(200,))
+        except errors.Refused:
+            return  # an account with narrower rights than an administrator's cannot know
+        fields = rest.Fields("nova", what, answer)
+        lost = sorted(
+            str(service.get("host"))
+            for service in fields.need("services", list)
+            if isinstance(service, dict) and service.get("status") == "UNKNOWN"
+        )
+        if lost:
+            raise fields.wrong(
+                f"Nova cannot reach the cell of {len(lost)} hosts ({', '.join(lost[:3])}, …):"
+                " their servers may be missing from the list"
+            )
+
+    def _act(self, server_id: str, verb: str, body: Mapping[str, Any]) -> Any:
+        return self._rest.call(
+            "POST",
+            f"/servers/{server_id}/action",
+            f"{verb} server {server_id}",
+            expected=(202,),
+            about=server_id,
+            body=body,
+        )
