@@ -1,0 +1,128 @@
+"""Writing the configuration: the templates filled in, the openrc files, the commands in DIR/bin."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from string import Template
+
+from tools.sandbox import layout, ports
+from tools.sandbox.identity import PEOPLE, Person
+from tools.sandbox.layout import HERE, VENV, Layout, State
+from tools.sandbox.settings import Setting, apply_settings
+
+TEMPLATES = HERE / "templates"
+
+# Template -> place under DIR/etc. A compute host's file is written once for each host.
+FILES = {
+    "keystone.conf": "keystone/keystone.conf",
+    "glance-api.conf": "glance/glance-api.conf",
+    "placement.conf": "placement/placement.conf",
+    "nova.conf": "nova/nova.conf",
+    "neutron.conf": "neutron/neutron.conf",
+    "blazar.conf": "blazar/blazar.conf",
+    "rabbitmq.conf": "rabbitmq/rabbitmq.conf",
+}
+
+# The middleware pipelines as the packages bring them: place under VENV/etc and under DIR/etc.
+# Nova looks for its own beside nova.conf whatever nova.conf says.
+PIPELINES = ("nova/api-paste.ini", "neutron/api-paste.ini", "glance/glance-api-paste.ini")
+
+# Commands put into DIR/bin, with the arguments they need to work on this sandbox.
+PROJECT_COMMANDS = ("blazar-vmexpire-manage", "blazar-vmexpire-status", "blazar-vmexpire-worker")
+CLIENT_COMMANDS = ("openstack",)
+
+
+def variables(files: Layout, state: State) -> dict[str, str]:
+    """The names that templates may use."""
+    known = {
+        "etc": str(files.etc),
+        "state": str(files.state),
+        "host": ports.HOST,
+        "region": layout.REGION,
+        "password": layout.PASSWORD,
+        "broker_url": layout.broker_url(state),
+        "auth_url": layout.url(state, "keystone", "/v3"),
+    }
+    known |= {f"port_{name.replace('-', '_')}": str(port) for name, port in state.ports.items()}
+    known |= {f"database_{name}": layout.database_url(state, name) for name in layout.DATABASES}
+    known["credentials"] = fill("credentials.conf", known).strip()
+    return known
+
+
+def fill(template: str, known: dict[str, str]) -> str:
+    """A template with its ${names} replaced; an unknown name is an error."""
+    return Template((TEMPLATES / template).read_text()).substitute(known)
+
+
+def write_all(files: Layout, state: State, settings: Iterable[Setting]) -> None:
+    """Everything in DIR/etc and DIR/bin, and the openrc files."""
+    known = variables(files, state)
+    for template, place in FILES.items():
+        if template != "blazar.conf":
+            _write(files.etc / place, fill(template, known))
+    write_blazar(files, state, settings)
+    for place in PIPELINES:
+        _write(files.etc / place, (VENV / "etc" / place).read_text())
+    for host in layout.compute_hosts(state):
+        (files.state / host).mkdir(exist_ok=True)
+        text = fill("nova-compute.conf", known | {"compute_host": host})
+        _write(files.etc / "nova" / f"{host}.conf", text)
+    _write(files.etc / "rabbitmq" / "enabled_plugins", "[].\n")
+    for person in PEOPLE:
+        _write(files.directory / f"openrc-{person.name}", openrc(person, files, state))
+    for command in CLIENT_COMMANDS:
+        _write_command(files.bin / command, [])
+    for command in PROJECT_COMMANDS:
+        _write_command(files.bin / command, ["--config-file", str(files.blazar_conf)])
+
+
+def write_blazar(files: Layout, state: State, settings: Iterable[Setting]) -> None:
+    """blazar.conf alone, its defaults overridden by `settings`."""
+    text = fill("blazar.conf", variables(files, state))
+    _write(files.blazar_conf, apply_settings(text, settings))
+
+
+def credentials(person: Person, state: State) -> dict[str, str]:
+    """The OS_* variables of one of the sandbox's people."""
+    return {
+        "OS_AUTH_TYPE": "password",
+        "OS_AUTH_URL": layout.url(state, "keystone", "/v3"),
+        "OS_IDENTITY_API_VERSION": "3",
+        "OS_REGION_NAME": layout.REGION,
+        "OS_USERNAME": person.name,
+        "OS_PASSWORD": layout.PASSWORD,
+        "OS_USER_DOMAIN_NAME": person.domain,
+        "OS_PROJECT_NAME": person.project,
+        "OS_PROJECT_DOMAIN_NAME": person.domain,
+        # The first that python-openstackclient's users need here: `--nic none`, locked_reason.
+        "OS_COMPUTE_API_VERSION": "2.96",
+        "OS_PLACEMENT_API_VERSION": "1.39",
+    }
+
+
+def openrc(person: Person, files: Layout, state: State) -> str:
+    """A file to be sourced: one person's variables, and DIR/bin in the PATH."""
+    exports = "".join(
+        f"export {name}={shlex.quote(value)}\n"
+        for name, value in credentials(person, state).items()
+    )
+    return Template((TEMPLATES / "openrc").read_text()).substitute(
+        name=person.name,
+        project=person.project,
+        domain=person.domain,
+        exports=exports,
+        bin=shlex.quote(str(files.bin)),
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _write_command(path: Path, arguments: list[str]) -> None:
+    target = shlex.join([str(VENV / "bin" / path.name), *arguments])
+    path.write_text(f'#!/bin/sh\nexec {target} "$@"\n')
+    path.chmod(0o755)

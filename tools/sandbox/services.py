@@ -1,0 +1,138 @@
+"""The services of the sandbox: one entry each. To add one, add an entry (and its template)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+from tools.sandbox import layout
+from tools.sandbox.layout import HERE, VENV, Layout, State
+
+PYTHON = [str(VENV / "bin" / "python"), "-W", "ignore", "-P"]
+
+# The stages of a start; those of one stage are started together.
+BASE = "base"  # no OpenStack: database, message broker, mail
+IDENTITY = "identity"  # what the others cannot start without
+CLOUD = "cloud"
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """How one service is started, and how it is known to work.
+
+    name: as the user types it; also the name of its log, and its key among the ports, if any
+    argv, env: the command; the environment has what Supervisor.environment gives besides
+    http: a path that answers once the service works; None if it speaks no HTTP
+    queue: the RPC queue that has a consumer once the service works
+    grace: seconds it gets for ending by itself
+    """
+
+    name: str
+    stage: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    http: str | None = None
+    queue: str | None = None
+    grace: float = 5.0
+
+
+def table(files: Layout, state: State) -> dict[str, Service]:
+    """All services by name, in the order of their start."""
+    nova_conf = str(files.etc / "nova" / "nova.conf")
+    entries = [
+        _mariadb(files, state),
+        _rabbitmq(files, state),
+        _helper("smtp", BASE, "smtp.py", str(state.ports["smtp"]), str(files.mail)),
+        _wsgi("keystone", "keystone.wsgi.api", files, state, stage=IDENTITY, http="/v3"),
+        _wsgi("placement", "placement.wsgi.api", files, state, stage=IDENTITY),
+        _command("nova-conductor", "conductor", nova_conf),
+        _command("nova-scheduler", "scheduler", nova_conf),
+        *(_compute(host, nova_conf, files) for host in layout.compute_hosts(state)),
+        _command("blazar-manager", "blazar.manager", str(files.blazar_conf)),
+        _wsgi("nova-api", "nova.wsgi.osapi_compute", files, state),
+        _wsgi("glance", "glance.wsgi.api", files, state),
+        _wsgi("neutron", "neutron.wsgi.api", files, state),
+        _wsgi("blazar-api", "blazar.wsgi.api", files, state),
+    ]
+    return {entry.name: entry for entry in entries}
+
+
+def _wsgi(
+    name: str, module: str, files: Layout, state: State, stage: str = CLOUD, http: str = "/"
+) -> Service:
+    """An API: a WSGI module that finds its configuration by an environment variable."""
+    project = module.partition(".")[0]
+    env = {f"OS_{project.upper()}_CONFIG_DIR": str(files.etc / project)}
+    if project == "neutron":
+        env["OS_NEUTRON_CONFIG_FILES"] = "neutron.conf"
+    argv = (*PYTHON, str(HERE / "wsgi.py"), module, str(state.ports[name]))
+    return Service(name, stage, argv, env, http=http)
+
+
+def _command(name: str, queue: str, config: str) -> Service:
+    """A stock command that serves RPC."""
+    argv = (*PYTHON, str(VENV / "bin" / name), "--config-file", config)
+    return Service(name, CLOUD, argv, queue=queue)
+
+
+def _helper(name: str, stage: str, script: str, *arguments: str) -> Service:
+    """A script of this directory."""
+    return Service(name, stage, (*PYTHON, str(HERE / script), *arguments))
+
+
+def _compute(host: str, nova_conf: str, files: Layout) -> Service:
+    own_conf = str(files.etc / "nova" / f"{host}.conf")
+    entry = _helper(
+        f"nova-{host}", CLOUD, "compute.py", "--config-file", nova_conf, "--config-file", own_conf
+    )
+    return dataclasses.replace(entry, queue=f"compute.{host}")
+
+
+def _mariadb(files: Layout, state: State) -> Service:
+    argv = [
+        "/usr/sbin/mariadbd",
+        "--no-defaults",
+        f"--datadir={files.mariadb}",
+        f"--bind-address={layout.ports.HOST}",
+        f"--port={state.ports['mariadb']}",
+        # Relative to the data directory: a socket's path must be short, and DIR need not be.
+        "--socket=mariadb.sock",
+        "--pid-file=mariadb.pid",
+        # Safe against a killed server, not against a power cut: this is no place for data.
+        "--innodb-flush-log-at-trx-commit=2",
+        "--innodb-doublewrite=0",
+        "--innodb-file-per-table=0",
+        "--innodb-buffer-pool-size=64M",
+        "--skip-log-bin",
+        "--skip-name-resolve",
+        "--performance-schema=0",
+        "--max-connections=400",
+    ]
+    if os.geteuid() == 0:
+        argv.insert(2, "--user=root")
+    return Service("mariadb", BASE, tuple(argv), grace=10.0)
+
+
+def _rabbitmq(files: Layout, state: State) -> Service:
+    home, etc = files.rabbitmq, files.etc / "rabbitmq"
+    env = {
+        "HOME": str(home),
+        "ERL_EPMD_ADDRESS": layout.ports.HOST,
+        "ERL_EPMD_PORT": str(state.ports["epmd"]),
+        "RABBITMQ_NODENAME": "sandbox@localhost",
+        "RABBITMQ_DIST_PORT": str(state.ports["rabbitmq-distribution"]),
+        "RABBITMQ_CONFIG_FILE": str(etc / "rabbitmq.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(etc / "enabled_plugins"),
+        "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(home / "log"),
+        "RABBITMQ_PID_FILE": str(home / "rabbitmq.pid"),
+        # Two schedulers that sleep when idle: Erlang's default is to spin on every core.
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+            "-kernel inet_dist_use_interface {127,0,0,1} "
+            "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+        ),
+    }
+    # Debian's /usr/sbin/rabbitmq-server would change the user and needs its own directories.
+    argv = ("/usr/lib/rabbitmq/bin/rabbitmq-server",)
+    return Service("rabbitmq", BASE, argv, env, grace=10.0)

@@ -1,0 +1,39 @@
+"""Serve one of the services' WSGI applications: wsgi.py MODULE PORT (run by the venv's python)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+
+def load(module: str):
+    """Import MODULE and return its `application`."""
+    # Some of these modules parse the command line while they are imported.
+    sys.argv = [module.partition(".")[0] + "-api"]
+    if not module.startswith("neutron."):
+        return importlib.import_module(module).application
+    # A relationship that only a service plug-in's model completes is asked for by an ML2-only
+    # server too: load every model, and resolve them before the first request does it by halves.
+    importlib.import_module("neutron.db.migration.models.head")
+    application = importlib.import_module(module).application
+    importlib.import_module("sqlalchemy.orm").configure_mappers()
+    return application
+
+
+def main() -> None:
+    module, port = sys.argv[1], int(sys.argv[2])
+    application = load(module)
+    import waitress
+
+    waitress.serve(
+        application,
+        host="127.0.0.1",
+        port=port,
+        threads=8,
+        ident=None,
+        max_request_body_size=1 << 34,
+    )
+
+
+if __name__ == "__main__":
+    main()
