@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a notice is about: the facts, before anything is worded."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+
+
+class Kind(enum.StrEnum):
+    """What a notice tells; each has a template of this name."""
+
+    #: The VM will end; the first notice and the further ones.
+    REMINDER = "reminder"
+    #: The VM was locked and stopped; how to get it back.
+    QUARANTINED = "quarantined"
+    #: The end was moved by the service itself.
+    MOVED = "moved"
+    #: The lease was deleted or damaged and has been put back.
+    RESTORED = "restored"
+    #: What was announced has happened.
+    ENDED = "ended"
+
+
+#: Every kind there is a template for.
+KINDS: tuple[Kind, ...] = tuple(Kind)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """The facts of one notice. Dates are naive UTC; texts are as foreign systems gave them.
+
+    :raises ValueError: when a date carries a time zone.
+    """
+
+    #: A :class:`Kind`, with a suffix after a slash where one kind is sent more than once for one
+    #: end: ``reminder/2d``.
+    kind: str
+    #: UUID of the VM.
+    server_id: str
+    server_name: str
+    project_id: str
+    project_name: str
+    #: The live lease, which the recipient can extend; None where there is none.
+    lease_id: str | None
+    #: When the lease ends; None where it has no end (any more).
+    ends_at: datetime.datetime | None
+    #: When the notice is written: what "in 9 days" counts from.
+    now: datetime.datetime
+    #: What happens at the end, by its name in the configuration: ``delete``, ``snapshot``, …
+    on_end_action: str
+    #: When the VM is locked and stopped ahead of the end; None where that is not done.
+    quarantine_at: datetime.datetime | None
+    #: False where the owner cannot be reached and ``undeliverable_contact`` gets the notice.
+    recipient_is_owner: bool
+    #: Name of the VM's user, None where unknown.
+    owner_name: str | None
+    #: The image that was taken of the VM.
+    image_id: str | None
+    image_name: str | None
+    #: Why something was done, in words that a user understands.
+    reason: str | None
+    #: The latest end that the owner may choose now; None where that is not known.
+    latest_allowed: datetime.datetime | None
+
+    def __post_init__(self) -> None:
+        for name in ("ends_at", "now", "quarantine_at", "latest_allowed"):
+            date = getattr(self, name)
+            if date is not None and date.tzinfo is not None:
+                raise ValueError(f"{name} {date} has a time zone: give naive UTC")
+
+    @property
+    def template(self) -> str:
+        """The kind without its suffix: the name of the template that words it."""
+        return self.kind.partition("/")[0]

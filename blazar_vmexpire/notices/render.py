@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words a notice by its template: the operator's own, or the built-in one."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import pathlib
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jinja2
+from oslo_log import log as logging
+
+from blazar_vmexpire.notices import samples, words
+from blazar_vmexpire.notices.content import KINDS, Notice
+
+LOG = logging.getLogger(__name__)
+
+_PACKAGE = "blazar_vmexpire.notices"
+_SUFFIX = ".txt.j2"
+_SUBJECT = "Subject:"
+#: Longer subjects are cut: what matters stands at their beginning.
+_SUBJECT_LIMIT = 200
+_NO_NAME = "(no name)"
+
+
+class UnknownKind(ValueError):
+    """A notice's kind has no template."""
+
+
+class TemplateError(Exception):
+    """A template cannot be used; the message names its file and line."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rendered:
+    """A worded notice."""
+
+    #: One line.
+    subject: str
+    #: Plain text in Unicode, lines ended by line feeds.
+    text: str
+
+
+class Renderer:
+    """Words notices by Jinja2 templates named ``<kind>.txt.j2``.
+
+    A template makes a text whose first line is ``Subject: …``, followed by an empty line and the
+    body. It may extend or include any other one. Names that begin with ``builtin/`` mean the
+    built-in templates, so that a replacement of ``reminder.txt.j2`` can say
+    ``{% extends "builtin/reminder.txt.j2" %}`` and change one block.
+
+    In a template the fields of :class:`Notice` are there by name, its texts made harmless by
+    :func:`words.one_line`, ``kind`` without its suffix; beside them ``extend_command`` (None where
+    the recipient cannot move the end), ``away(date)`` ("in 9 days and 4 hours") and the filters
+    ``utc``, ``cut(length)`` and ``paragraph``. Several empty lines in a row become one.
+
+    :param template_path: directories that are searched before the built-in templates.
+    """
+
+    def __init__(self, template_path: Sequence[str] = ()) -> None:
+        self._path = [pathlib.Path(directory) for directory in template_path]
+        self._builtin = _environment([])
+        self._chosen = _environment(self._path) if self._path else self._builtin
+
+    def render(self, notice: Notice) -> Rendered:
+        """Word a notice.
+
+        Where an operator's template fails, the error is logged and the built-in template is used.
+
+        :raises UnknownKind: when there is no template for the notice's kind.
+        """
+        if notice.template not in KINDS:
+            raise UnknownKind(
+                f"no template for notices of kind {notice.kind!r}: known are {', '.join(KINDS)}"
+            )
+        if self._chosen is not self._builtin:
+            try:
+                return _render(self._chosen, notice)
+            except TemplateError as error:
+                LOG.error(
+                    "Notice %(kind)s for server %(server)s is worded by the built-in template:"
+                    " %(error)s",
+                    {"kind": notice.kind, "server": notice.server_id, "error": error},
+                )
+        return _render(self._builtin, notice)
+
+    def check(self) -> list[str]:
+        """Render every kind with made-up data, and look through the operator's directories.
+
+        :returns: the problems found, a sentence each; empty when all is well. None of them stops
+            notices: the built-in templates take the place of what cannot be used.
+        """
+        problems = dict.fromkeys(self._check_directories())
+        for notice in samples.every_kind():
+            try:
+                _render(self._chosen, notice)
+            except TemplateError as error:
+                problems[str(error)] = None
+        return list(problems)
+
+    def _check_directories(self) -> Iterator[str]:
+        known = set(self._builtin.list_templates())
+        for directory in self._path:
+            try:
+                files = sorted(p for p in directory.iterdir() if p.name.endswith(_SUFFIX))
+                texts = [path.read_text(encoding="utf-8") for path in files]
+            except OSError as error:
+                yield f"template_path: {error.filename} cannot be read: {error.strerror}"
+                continue
+            except UnicodeDecodeError:
+                continue  # Rendering names the file.
+            for path in files:
+                if path.name not in known and not any(f'"{path.name}"' in t for t in texts):
+                    yield (
+                        f"{path} is never used: no built-in template has that name,"
+                        f' and no template beside it names "{path.name}"'
+                    )
+
+
+def _environment(path: Sequence[pathlib.Path]) -> jinja2.Environment:
+    builtin = jinja2.PackageLoader(_PACKAGE, "templates")
+    environment = jinja2.Environment(  # noqa: S701 - plain text; HTML gets an autoescaping one
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.FileSystemLoader(list(path)),
+                builtin,
+                jinja2.PrefixLoader({"builtin": builtin}),
+            ]
+        ),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(utc=words.utc, cut=words.one_line, paragraph=words.paragraph)
+    return environment
+
+
+def _render(environment: jinja2.Environment, notice: Notice) -> Rendered:
+    """Render with the templates of one environment.
+
+    :raises TemplateError: for whatever goes wrong in a template.
+    """
+    name = notice.template + _SUFFIX
+    try:
+        text = environment.get_template(name).render(_context(notice))
+    except Exception as error:  # a template may raise anything there is
+        raise TemplateError(_describe(error, name)) from error
+    head, _, body = text.lstrip().partition("\n\n")
+    if not head.startswith(_SUBJECT):
+        raise TemplateError(f'{_file(environment, name)}: the first line must be "{_SUBJECT} …"')
+    subject = words.one_line(head.removeprefix(_SUBJECT), _SUBJECT_LIMIT)
+    rendered = Rendered(subject=subject, text=_sparse(words.plain_body(body)))
+    if not rendered.subject or not rendered.text.strip():
+        raise TemplateError(f"{_file(environment, name)}: the subject or the body is empty")
+    return rendered
+
+
+def _context(notice: Notice) -> dict[str, Any]:
+    """Say what a template can use."""
+    context: dict[str, Any] = {}
+    for field in dataclasses.fields(notice):
+        value = getattr(notice, field.name)
+        context[field.name] = words.one_line(value) if isinstance(value, str) else value
+    for name in ("server_name", "project_name"):
+        context[name] = context[name] or _NO_NAME
+
+    def away(date: datetime.datetime) -> str:
+        return words.in_words(date - notice.now)
+
+    return context | {
+        "kind": notice.template,
+        "away": away,
+        "extend_command": _extend_command(notice),
+    }
+
+
+def _extend_command(notice: Notice) -> str | None:
+    """Give the command that moves the end as far as is allowed; None where it cannot be moved."""
+    if notice.lease_id is None or notice.latest_allowed is None:
+        return None
+    date = notice.latest_allowed.replace(second=0, microsecond=0)
+    if notice.ends_at is not None and date <= notice.ends_at:
+        return None
+    lease = shlex.quote(words.one_line(notice.lease_id))
+    return f'openstack reservation lease set --end-date "{words.minutes(date)}" {lease}'
+
+
+def _sparse(text: str) -> str:
+    """Make one empty line of several: what stands between the parts of a template adds up."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if line or (lines and lines[-1]):
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _file(environment: jinja2.Environment, name: str) -> str:
+    return environment.get_template(name).filename or name
+
+
+def _describe(error: Exception, name: str) -> str:
+    """Say what is wrong with a template, and where: ``file:line: what``."""
+    where = name
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        where = f"{error.filename or error.name or name}:{error.lineno}"
+    elif isinstance(error, OSError) and error.filename:
+        where = str(error.filename)
+    else:
+        # Jinja2 rewrites the traceback: frames of templates carry the template's file and line.
+        trace = error.__traceback__
+        while trace is not None:
+            filename = trace.tb_frame.f_code.co_filename
+            if filename.endswith(_SUFFIX):
+                where = f"{filename}:{trace.tb_lineno}"
+            trace = trace.tb_next
+    what = words.one_line(str(error)) or type(error).__name__
+    return f"{where}: {type(error).__name__}: {what}"

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Made-up notices of every kind, for checking templates."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+from blazar_vmexpire.notices.content import KINDS, Kind, Notice
+
+_NOW = datetime.datetime(2026, 12, 11, 4, 50)
+_DAY = datetime.timedelta(days=1)
+
+#: The first notice of a VM that is saved as an image and deleted nine days later.
+REMINDER = Notice(
+    kind=Kind.REMINDER,
+    server_id="7d2c1f0e-58a4-4b6e-9a3f-0c1d2e3f4a5b",
+    server_name="web-1",
+    project_id="3f1e5c7a9b2d4f60818293a4b5c6d7e8",
+    project_name="physics",
+    lease_id="c0ffee00-1234-4567-89ab-0123456789ab",
+    ends_at=datetime.datetime(2026, 12, 20, 9, 14),
+    now=_NOW,
+    on_end_action="snapshot",
+    quarantine_at=None,
+    recipient_is_owner=True,
+    owner_name="alice",
+    image_id=None,
+    image_name=None,
+    reason=None,
+    latest_allowed=_NOW + 30 * _DAY,
+)
+
+
+def every_kind() -> list[Notice]:
+    """Make each kind of notice thrice: with all that it can hold, as usual, and with the least."""
+    notices = []
+    for kind in KINDS:
+        usual = dataclasses.replace(REMINDER, kind=kind)
+        notices += [
+            usual,
+            dataclasses.replace(
+                usual,
+                quarantine_at=_NOW + 7 * _DAY,
+                recipient_is_owner=False,
+                image_id="1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
+                image_name="web-1 2026-12-20",
+                reason="the VM was in the middle of a task",
+            ),
+            dataclasses.replace(
+                usual,
+                server_name="",
+                lease_id=None,
+                ends_at=None,
+                on_end_action="delete",
+                owner_name=None,
+                latest_allowed=None,
+            ),
+        ]
+    return notices
