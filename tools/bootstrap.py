@@ -99,11 +99,13 @@ def install_packages(names: list[str], report: Report) -> None:
     )
     # The package lists of a fresh machine are empty, and those of an old one name files that the
     # mirror no longer has: update when the names are unknown, and once more when fetching fails.
+    # A dpkg that was interrupted has to be let finish first.
     if simulated.returncode != 0:
         _run(["apt-get", *wait, "update"], env=apt_env)
     try:
         _run([command[0], *wait, *command[1:]], env=apt_env)
     except BootstrapError:
+        _run(["dpkg", "--configure", "-a"], env=apt_env)
         _run(["apt-get", *wait, "update"], env=apt_env)
         _run([command[0], *wait, *command[1:]], env=apt_env)
 
@@ -112,7 +114,7 @@ def install_packages(names: list[str], report: Report) -> None:
 
 
 def _digest(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256(f"{VENV} {sys.version_info[:2]}".encode())
+    digest = hashlib.sha256(str(VENV).encode())
     for path in paths:
         digest.update(path.name.encode())
         if path.exists():
@@ -218,7 +220,7 @@ def make_venv(report: Report) -> None:
     if UNFINISHED.exists():
         # A killed installer may leave packages that look installed and are not.
         report("an interrupted installation was left in .venv: starting it again")
-        shutil.rmtree(VENV)
+        _discard_venv()
         stamp = {}
     if stamp.get("lock") != wanted["lock"]:
         VENV.mkdir(exist_ok=True)
@@ -231,6 +233,14 @@ def make_venv(report: Report) -> None:
         UNFINISHED.unlink()
     install_project(report)
     _write_stamp(wanted)
+
+
+def _discard_venv() -> None:
+    """Remove the environment, out of the way first: a program may still be running from it."""
+    trash = PROJECT / ".cache" / f"broken-venv-{os.getpid()}"
+    trash.parent.mkdir(exist_ok=True)
+    VENV.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _write_stamp(stamp: dict[str, str]) -> None:
@@ -249,6 +259,7 @@ def _run(command: list[str | Path], env: dict[str, str] | None = None) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        close_fds=False,  # the lock, see _alone
         check=False,
     )
     line = shlex.join(str(part) for part in command)
@@ -262,9 +273,14 @@ def _run(command: list[str | Path], env: dict[str, str] | None = None) -> None:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hold off other bootstraps of this checkout, by a lock on this very file: none is left."""
+    """Hold off other bootstraps of this checkout, by a lock on this very file: none is left.
+
+    The installers that are started inherit the lock. One that outlives a killed bootstrap is
+    waited for, and does not write into the environment that the next bootstrap repairs.
+    """
     with Path(__file__).open() as own_file:
         fcntl.flock(own_file, fcntl.LOCK_EX)
+        os.set_inheritable(own_file.fileno(), True)
         yield
 
 

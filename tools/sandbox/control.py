@@ -18,7 +18,7 @@ from tools.sandbox.errors import SandboxError
 from tools.sandbox.identity import PEOPLE
 from tools.sandbox.identity import fill as fill_identity
 from tools.sandbox.layout import HERE, VENV, Layout, State
-from tools.sandbox.processes import Supervisor
+from tools.sandbox.processes import Supervisor, undisturbed
 from tools.sandbox.schema import Schema
 from tools.sandbox.services import CLOUD, IDENTITY, PYTHON, Service, table
 from tools.sandbox.settings import Setting, parse_setting
@@ -66,17 +66,19 @@ class Sandbox:
         """
         parsed = [parse_setting(s) if isinstance(s, str) else s for s in settings]
         service_ports = ports.service_ports(port_offset)
+        self.files.claim()
+        self._cancelled.clear()
         with self._locked():
-            self.files.claim()
             state = self._plan(port_offset, service_ports)
             ports.require_free(state.ports)
             try:
                 bootstrap.ensure(report=self.report)
                 self._start_all(state, parsed)
             except BaseException:
-                # Errors as well as Ctrl-C: leave no process, and do not let a second Ctrl-C in.
+                # Errors as well as Ctrl-C: leave no process, and let no second Ctrl-C prevent that.
                 self._cancelled.set()
-                self.supervisor.kill()
+                with undisturbed():
+                    self.supervisor.kill()
                 raise
 
     def down(self, wipe: bool = False) -> None:
@@ -84,7 +86,10 @@ class Sandbox:
         if not self.files.directory.exists():
             return
         with self._locked():
-            state = self.files.remembered()
+            # Whatever cannot be read or was never written: our processes are found without it.
+            state = None
+            with contextlib.suppress(SandboxError):
+                state = self.files.remembered()
             if state:
                 state = self.files.remember(state, phase="stopping")
                 names = set(table(self.files, state))
@@ -375,7 +380,8 @@ class Sandbox:
     @contextlib.contextmanager
     def _locked(self, patience: float = 15.0) -> Iterator[None]:
         """One command at a time on one directory. A killed command's lock goes with it."""
-        self.files.directory.mkdir(parents=True, exist_ok=True)
+        if not self.files.directory.exists():
+            raise SandboxError(f"there is no sandbox in {self.files.directory}")
         end = time.monotonic() + patience
         with self.files.lock.open("a") as lock:
             while True:

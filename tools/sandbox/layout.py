@@ -109,8 +109,11 @@ class Layout:
     def claim(self) -> None:
         """Make the directory, refusing one that holds somebody's other things."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._refuse_foreign()
+
+    def _refuse_foreign(self) -> None:
         others = {path.name for path in self.directory.iterdir()} - {self.lock.name}
-        if others and self.remembered() is None:
+        if others and self._memory.name not in others:
             raise SandboxError(f"{self.directory} is not empty and no sandbox: choose another DIR")
 
     def make_directories(self) -> None:
@@ -126,9 +129,8 @@ class Layout:
 
     def wipe(self) -> None:
         """Remove the whole directory, if it is a sandbox's."""
-        if self.directory.exists():
-            self.claim()
-            shutil.rmtree(self.directory)
+        self._refuse_foreign()
+        shutil.rmtree(self.directory)
 
 
 def url(state: State, service: str, path: str = "") -> str:
