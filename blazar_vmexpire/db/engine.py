@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -15,7 +16,10 @@ from oslo_db.sqlalchemy import enginefacade
 #: Runs a whole transaction again after a deadlock or a lost connection. A transaction that is
 #: decorated with it has no other effects than those in the database.
 retried = oslo_db_api.wrap_db_retry(
-    max_retries=10, retry_on_deadlock=True, retry_interval=0.1, inc_retry_interval=True,
+    max_retries=10,
+    retry_on_deadlock=True,
+    retry_interval=0.1,
+    inc_retry_interval=True,
     max_retry_interval=2,
 )
 
@@ -31,7 +35,7 @@ class Database:
         if engine.dialect.name == "sqlite":
             # A transaction that begins by reading cannot turn to writing while another writes:
             # SQLite then refuses at once instead of waiting. So each takes its turn from the start.
-            sa.event.listen(engine, "begin", _begin_immediate, insert=True)
+            sa.event.listen(engine, "before_cursor_execute", _begin_immediate, retval=True)
             self.engine = engine
         else:
             # Claims skip what others hold, so nothing is gained by locking the gaps between rows.
@@ -79,10 +83,11 @@ class Database:
         self.engine.dispose(close=False)
 
 
-def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-    # oslo.db's own listener looks at this before it emits a plain BEGIN.
-    connection.info["in_transaction"] = True
+def _begin_immediate(
+    connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *_: Any
+) -> tuple[str, Any]:
+    # oslo.db's own listener, which comes before any of ours, emits the BEGIN.
+    return "BEGIN IMMEDIATE" if statement == "BEGIN" else statement, parameters
 
 
 def _with_all_characters(url: str) -> str:

@@ -8,11 +8,13 @@ several workers apart (see ``blazar_vmexpire.worker.claims``).
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 #: Names, addresses and reasons can hold any character, whatever the database's default is.
-_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+_MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 #: MySQL's DATETIME has no fraction and rounds up: a moment could be due later than it was set.
 Moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
