@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sphinx configuration."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "doc" / "ext")]
+
+project = "blazar-vmexpire"
+copyright = "blazar-vmexpire developers"
+
+extensions = ["openstackdocstheme", "oslo_config.sphinxext", "lifecycle_chart", "sample_mail"]
+
+html_theme = "openstackdocs"
+pygments_style = "native"
+openstackdocs_repo_name = "blazar-vmexpire"
+openstackdocs_auto_name = False
+openstackdocs_auto_version = False
+openstackdocs_use_storyboard = False
+html_static_path = ["_static"]

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documentation draws and lists is what the code has."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from sphinx.pycode import ModuleAnalyzer
+
+from blazar_vmexpire import lifecycle
+from blazar_vmexpire.notices.content import Kind, Notice
+
+DOC = Path(__file__).resolve().parents[2] / "doc"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def chart() -> ModuleType:
+    """The Sphinx extension that draws the automaton."""
+    spec = importlib.util.spec_from_file_location(
+        "lifecycle_chart", DOC / "ext" / "lifecycle_chart.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_chart_draws_every_transition_once_and_no_other(chart: ModuleType) -> None:
+    drawn = ET.fromstring(chart.lifecycle_svg())
+    groups = [
+        (group.get("data-start"), group.get("data-event"), group.get("data-end"))
+        for group in drawn.iter(f"{SVG}g")
+    ]
+    assert sorted(groups) == sorted(lifecycle.MACHINE)
+
+
+def test_chart_has_a_column_for_every_state(chart: ModuleType) -> None:
+    drawn = ET.fromstring(chart.lifecycle_svg())
+    names = [text.text for text in drawn.iter(f"{SVG}text") if text.get("class") == "state"]
+    assert names == [state.value for state in lifecycle.State]
+
+
+def test_every_state_has_a_meaning_for_the_table() -> None:
+    documented = ModuleAnalyzer.for_module("blazar_vmexpire.lifecycle").find_attr_docs()
+    assert [s.name for s in lifecycle.State if ("State", s.name) not in documented] == []
+
+
+def test_states_page_explains_every_event() -> None:
+    page = (DOC / "source" / "admin" / "states.rst").read_text()
+    assert [event.value for event in lifecycle.Event if f"``{event.value}``" not in page] == []
+
+
+def test_mail_page_names_every_kind_and_every_fact_that_templates_can_use() -> None:
+    page = (DOC / "source" / "admin" / "mail.rst").read_text()
+    named = set(re.findall(r"``([^`]+)``", page))
+    facts = {field.name for field in dataclasses.fields(Notice)}
+    assert {*facts, *(kind.value for kind in Kind)} - named == set()
