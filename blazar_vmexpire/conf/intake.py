@@ -7,9 +7,7 @@ from oslo_config import cfg
 
 from blazar_vmexpire.conf.types import Duration
 
-GROUP = cfg.OptGroup(
-    "vmexpire_intake", title="Intake", help="How new and deleted VMs are noticed."
-)
+GROUP = cfg.OptGroup("vmexpire_intake", title="Intake", help="How new and deleted VMs are noticed.")
 
 OPTS = [
     cfg.BoolOpt(
@@ -51,15 +49,16 @@ OPTS = [
         "reconcile_interval",
         type=Duration(minimum=Duration()("1s")),
         default="15m",
-        help="Time between the starts of two reconciliations. One runs at a time in the whole cloud,"
-        " however many managers there are.",
+        help="Time between the starts of two reconciliations. One runs at a time in the whole"
+        " cloud, however many managers there are.",
     ),
     cfg.IntOpt(
         "page_size",
         default=1000,
         min=1,
         max=1000,
-        help="How many servers are asked of Nova at a time. Nova's own max_limit is a further bound.",
+        help="How many servers are asked of Nova at a time. Nova's own max_limit is a further"
+        " bound.",
     ),
 ]
 

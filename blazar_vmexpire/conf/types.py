@@ -57,9 +57,7 @@ class Duration(types.ConfigType):  # type: ignore[misc]
         self.minimum = minimum
 
     def __call__(self, value: Any) -> datetime.timedelta:
-        duration = (
-            value if isinstance(value, datetime.timedelta) else parse_duration(str(value))
-        )
+        duration = value if isinstance(value, datetime.timedelta) else parse_duration(str(value))
         if self.minimum is not None and duration < self.minimum:
             raise ValueError(
                 f"{format_duration(duration)} is too short:"

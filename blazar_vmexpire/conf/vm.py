@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import datetime
 
-from oslo_config import cfg
-from oslo_config import types
+from oslo_config import cfg, types
 
 from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.conf.types import Duration

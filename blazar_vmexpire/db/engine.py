@@ -91,7 +91,7 @@ def _begin_immediate(
 
 
 def _with_all_characters(url: str) -> str:
-    """Let a MySQL connection carry every character: Blazar's usual ``charset=utf8`` has no emoji."""
+    """Let a MySQL connection carry every character: with ``charset=utf8`` it has no emoji."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() in ("mysql", "mariadb"):
         parsed = parsed.update_query_dict({"charset": "utf8mb4"})

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an action is.
+
+An action is run in small steps, each by whichever worker claims the VM's row next. Between two
+steps nothing is remembered but the action's *notes*, which are committed with the row. Before a
+call that changes something its intent is committed, so that after a crash the next worker knows
+what may have been begun; each step must therefore stand being repeated.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+from oslo_config import cfg
+from stevedore import ExtensionManager
+
+from blazar_vmexpire.cloud import Cloud
+from blazar_vmexpire.cloud.nova import Server
+
+NAMESPACE = "blazar_vmexpire.actions"
+
+
+class Ledger(Protocol):
+    """Commits an action's notes to the VM's row."""
+
+    def __call__(
+        self,
+        notes: Mapping[str, Any],
+        *,
+        irreversible: bool | None = None,
+        undo: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Commit.
+
+        :param notes: replace the action's notes.
+        :param irreversible: from here on an extension comes too late (or, False, no longer).
+        :param undo: what an extension has to undo, added to what is there.
+        :raises blazar_vmexpire.exceptions.ClaimLost: when the VM was extended meanwhile, or taken
+            over: the call that this is the intent of must not be made.
+        """
+
+
+@dataclasses.dataclass(slots=True)
+class Job:
+    """One step of an action on one VM."""
+
+    server: Server
+    """As Nova showed it a moment ago."""
+    project_id: str
+    """The VM's project, which is to own what remains of it."""
+    lease_id: str | None
+    now: datetime.datetime
+    """Naive UTC."""
+    at_end: bool
+    """Whether this is the action at the end of the lease; else the one before it."""
+    conf: cfg.ConfigOpts
+    cloud: Cloud
+    notes: dict[str, Any]
+    ledger: Ledger
+    report: Callable[..., None]
+    """Add to the VM's history: ``report(event, **details)``."""
+
+    def intend(
+        self,
+        step: str,
+        *,
+        irreversible: bool = False,
+        undo: Mapping[str, Any] | None = None,
+        **notes: Any,
+    ) -> None:
+        """Commit what is about to be done. To be called right before a call that changes something.
+
+        :raises blazar_vmexpire.exceptions.ClaimLost: it must not be done.
+        """
+        self.notes |= {"step": step, "step_since": self.now.isoformat(), **notes}
+        self.ledger(self.notes, irreversible=irreversible, undo=undo)
+
+    def note(self, **notes: Any) -> None:
+        """Commit what was found; None removes a note."""
+        self.notes |= notes
+        self.notes = {key: value for key, value in self.notes.items() if value is not None}
+        self.ledger(self.notes)
+
+    def stepping_for(self) -> datetime.timedelta:
+        """Say how long ago the present step was begun."""
+        since = self.notes.get("step_since")
+        if since is None:
+            return datetime.timedelta(0)
+        return self.now - datetime.datetime.fromisoformat(since)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wait:
+    """The step is done, or under way; look again after ``delay``."""
+
+    delay: datetime.timedelta = datetime.timedelta(0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """The action is complete.
+
+    :ivar result: facts for the history and the mail, such as the image's id.
+    """
+
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+Outcome = Wait | Done
+
+#: Between two looks at something that Nova or Glance is doing.
+LOOK_AGAIN = Wait(datetime.timedelta(seconds=2))
+
+
+class Action(abc.ABC):
+    """Something that is done to a VM before or at the end of its lease.
+
+    Operators can add their own by the entry point group ``blazar_vmexpire.actions``. One instance
+    serves all VMs and all threads: it keeps nothing.
+    """
+
+    before_end: ClassVar[bool] = False
+    """Whether it can be a ``before_end_action``."""
+    on_end: ClassVar[bool] = False
+    """Whether it can be an ``on_end_action``."""
+
+    def check(self, server: Server) -> None:  # noqa: B027 - most have no condition
+        """Say whether it can be done to this VM at all, before anything is begun.
+
+        :raises blazar_vmexpire.exceptions.ActionFailed: it cannot, now or later.
+        """
+
+    @abc.abstractmethod
+    def advance(self, job: Job) -> Outcome:
+        """Do the one next step.
+
+        An action at the end is complete when the VM is gone (which the caller sees by itself), or
+        when it returns :class:`Done`.
+
+        :raises blazar_vmexpire.cloud.errors.CloudError: the step will be tried again.
+        :raises blazar_vmexpire.exceptions.ActionFailed: it cannot be done.
+        """
+
+
+def load() -> dict[str, Action]:
+    """Load every action there is, by name.
+
+    :raises RuntimeError: when one cannot be loaded: an operator who installed it relies on it.
+    """
+
+    def fail(manager: ExtensionManager, entry_point: Any, error: Exception) -> None:
+        raise RuntimeError(f"action {entry_point.name} cannot be loaded: {error}") from error
+
+    found = ExtensionManager(NAMESPACE, invoke_on_load=True, on_load_failure_callback=fail)
+    return {extension.name: extension.obj for extension in found}

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking an image of the VM that its project can keep.
+
+At the end of a lease: lock, stop, image, verify, give it to the project, delete. Before the end:
+image of the running VM, verify, give. Nothing is believed but what Glance says of the very image
+whose id Nova returned: neither Nova's answer nor its events prove that an image exists, and
+deleting a VM while its image is still queued loses the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+
+from oslo_log import log as logging
+
+from blazar_vmexpire.actions import delete
+from blazar_vmexpire.actions.base import LOOK_AGAIN, Action, Done, Job, Outcome, Wait
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.glance import Image
+from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.exceptions import ActionFailed
+
+LOG = logging.getLogger(__name__)
+
+#: Property by which an image is found again whose id never reached us.
+ATTEMPT = "vmexpire_attempt"
+
+#: The lock's reason, which the owner sees.
+LOCK_REASON = "Its lease is over: an image is being made of it before it is deleted"
+
+#: Nova makes images of VMs in these statuses only.
+_CAN = frozenset({"ACTIVE", "PAUSED", "SHUTOFF", "SUSPENDED"})
+
+#: How many images may fail before that counts as final.
+_MOST_IMAGES = 3
+
+
+class Snapshot(Action):
+    """An image, verified and owned by the VM's project; at the end the VM is deleted then."""
+
+    before_end = True
+    on_end = True
+
+    def check(self, server: Server) -> None:
+        """Refuse VMs that no such image can be made of."""
+        if server.volume_backed:
+            raise ActionFailed(
+                "its disk is a volume, and an image of it would be empty",
+                "delete it yourself if its volume is kept, or choose another on_end_action",
+            )
+        if server.status not in _CAN:
+            raise ActionFailed(
+                f"Nova makes no image of a server in status {server.status}",
+                "bring it to ACTIVE or SHUTOFF, then retry",
+            )
+
+    def advance(self, job: Job) -> Outcome:
+        """Do the one next step."""
+        if job.notes.get("step") == "delete":
+            delete.delete(job)
+            return LOOK_AGAIN
+        image_id = job.notes.get("image_id")
+        if image_id is None:
+            return self._stop(job) or self._begin_image(job)
+        return self._finish_image(job, image_id)
+
+    def _stop(self, job: Job) -> Outcome | None:
+        """At the end, bring the VM to rest; None when it is."""
+        server = job.server
+        if not job.at_end:
+            return None if server.task_state is None else LOOK_AGAIN
+        if not server.locked:
+            # Else its owner could start it, and what they then write would not be in the image.
+            job.intend("lock", undo={"unlock": True})
+            job.cloud.nova.lock(server.id, LOCK_REASON)
+            job.report("locked", reason=LOCK_REASON)
+        if server.task_state is not None:
+            return LOOK_AGAIN
+        if server.status == "ACTIVE":
+            job.intend("stop", undo={"start": True})
+            job.cloud.nova.stop(server.id)
+            job.report("stop_asked")
+            return LOOK_AGAIN
+        self.check(server)
+        return None
+
+    def _begin_image(self, job: Job) -> Outcome:
+        self._remove_stray(job)
+        images = job.notes.get("images", 0) + 1
+        if images > _MOST_IMAGES:
+            raise ActionFailed(
+                f"{_MOST_IMAGES} images of it failed in Glance",
+                "find out why in the logs of nova-compute and glance-api, then retry",
+            )
+        attempt = str(uuid.uuid4())
+        job.intend("image", attempt=attempt, images=images)
+        server = job.server
+        image_id = job.cloud.nova.create_image(
+            server.id,
+            f"{server.name[:200]}-{'end' if job.at_end else 'before-end'}-{job.now:%Y-%m-%d}",
+            {
+                ATTEMPT: attempt,
+                "vmexpire_server_id": server.id,
+                "vmexpire_server_name": server.name,
+                "vmexpire_lease_id": job.lease_id or "",
+                "vmexpire_date": f"{job.now:%Y-%m-%d %H:%M} UTC",
+            },
+        )
+        # First of all, its id: from here on this is the image, and no other.
+        job.note(image_id=image_id)
+        job.report("image_asked", image_id=image_id)
+        return LOOK_AGAIN
+
+    def _remove_stray(self, job: Job) -> None:
+        """Remove the image of an attempt whose id was lost in a crash."""
+        attempt = job.notes.get("attempt")
+        if attempt is None:
+            return
+        service_project_id = job.cloud.keystone.service_project_id
+        for image in job.cloud.glance.find(owner=service_project_id, **{ATTEMPT: attempt}):
+            with contextlib.suppress(errors.NotFound):
+                job.cloud.glance.delete(image.id)
+            job.report("stray_image_removed", image_id=image.id)
+            LOG.warning(
+                "Removed image %s of server %s: its id had been lost", image.id, job.server.id
+            )
+        job.note(attempt=None)
+
+    def _finish_image(self, job: Job, image_id: str) -> Outcome:
+        image = self._verified(job, image_id)
+        if image is None:
+            return LOOK_AGAIN
+        if image.owner != job.project_id:
+            job.intend("give")
+            image = job.cloud.glance.give(image_id, job.project_id)
+            job.report("image_given", image_id=image_id, size=image.size)
+        result = {"image_id": image_id, "image_name": image.name}
+        if not job.at_end:
+            return Done(result)
+        if job.server.status == "ACTIVE":
+            # An administrator started it again: what it has written since is not in the image.
+            with contextlib.suppress(errors.NotFound):
+                job.cloud.glance.delete(image_id)
+            job.report("image_outdated", image_id=image_id)
+            job.note(image_id=None, attempt=None)
+            return Wait()
+        job.note(**result)
+        delete.delete(job)
+        return LOOK_AGAIN
+
+    def _verified(self, job: Job, image_id: str) -> Image | None:
+        """Return the image once it is complete; None while it is being made.
+
+        One that has failed is forgotten, so that the next step makes another.
+        """
+        timeout = job.conf.vmexpire_worker.snapshot_timeout
+        problem = None
+        try:
+            image = job.cloud.glance.get(image_id)
+        except errors.NotFound:
+            problem = "Glance has it no more: Nova drops an image that it could not fill"
+        else:
+            if image.status == "active":
+                if image.size:
+                    return image
+                problem = "it is active, but empty"
+            elif image.status not in ("queued", "saving", "importing", "uploading"):
+                problem = f"its status is {image.status}"
+            elif job.stepping_for() > timeout:
+                problem = f"it is still {image.status} after {timeout}"
+        if problem is not None:
+            LOG.error("Image %s of server %s failed: %s", image_id, job.server.id, problem)
+            job.report("image_failed", image_id=image_id, reason=problem)
+            job.note(image_id=None)
+        return None

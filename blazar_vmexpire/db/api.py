@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading and writing our tables, in the caller's transaction.
+
+The statements that claim rows and fence what their claimers write are in
+``blazar_vmexpire.worker.claims``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as oslo_db_exception
+
+from blazar_vmexpire.db.models import expirations, history, notices
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Expiration:
+    """A row of ``vm_expirations``. Dates are naive UTC."""
+
+    server_id: str
+    server_name: str
+    project_id: str | None
+    user_id: str | None
+    lease_id: str | None
+    state: str
+    generation: int
+    server_created_at: datetime.datetime | None
+    adopted_at: datetime.datetime | None
+    ends_at: datetime.datetime | None
+    extensions: int
+    next_at: datetime.datetime | None
+    attempts: int
+    claimed_by: str | None
+    claimed_until: datetime.datetime | None
+    progress: Mapping[str, Any]
+    last_error: str | None
+
+    @classmethod
+    def of(cls, row: sa.Row[Any]) -> Expiration:
+        """Make one of a row of the table."""
+        columns = dict(row._mapping)
+        columns["progress"] = json.loads(columns["progress"])
+        return cls(**columns)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeRow:
+    """A row of ``vm_expiration_notices``. Dates are naive UTC."""
+
+    id: int
+    server_id: str
+    kind: str
+    generation: int
+    created_at: datetime.datetime
+    due_at: datetime.datetime | None
+    attempts: int
+    refusals: int
+    recipient: str | None
+    message_id: str
+    accepted_at: datetime.datetime | None
+    told_end: datetime.datetime | None
+    details: Mapping[str, Any]
+    last_error: str | None
+
+    @classmethod
+    def of(cls, row: sa.Row[Any]) -> NoticeRow:
+        """Make one of a row of the table."""
+        columns = dict(row._mapping)
+        columns["details"] = json.loads(columns["details"])
+        return cls(**columns)
+
+
+def as_json(value: Mapping[str, Any]) -> str:
+    """Write a JSON column: dates as ISO 8601, ASCII only (whatever the column's charset is)."""
+    return json.dumps(value, default=_plain, sort_keys=True)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    raise TypeError(f"{value!r} does not belong in a JSON column")
+
+
+def storable(text: str, length: int) -> str:
+    """Cut a text to a column, without what some database refuses (NUL, lone surrogates)."""
+    readable = text.replace("\0", "�").encode("utf-8", "replace").decode("utf-8")
+    return readable[:length]
+
+
+def get(
+    connection: sa.Connection, server_id: str, *, for_update: bool = False
+) -> Expiration | None:
+    """Read a VM's row, or None; ``for_update`` holds it until the transaction ends."""
+    statement = sa.select(expirations).where(expirations.c.server_id == server_id)
+    if for_update:
+        statement = statement.with_for_update()
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else Expiration.of(row)
+
+
+def see(connection: sa.Connection, server_id: str, now: datetime.datetime) -> None:
+    """Take note that Nova spoke of a VM: its row, new or old, is due now.
+
+    A row that rests (``deleted``) is woken, too: an administrator can restore a deleted VM.
+    """
+    if poke(connection, [server_id], now):
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(
+                expirations.insert(), [{"server_id": server_id, "state": "seen", "next_at": now}]
+            )
+    except oslo_db_exception.DBDuplicateEntry:
+        # Somebody else saw it at the same moment: then its row is there, and due.
+        pass
+
+
+def poke(connection: sa.Connection, server_ids: Sequence[str], now: datetime.datetime) -> int:
+    """Make rows due now, and say how many there were."""
+    changed: int = connection.execute(
+        sa.update(expirations).where(expirations.c.server_id.in_(server_ids)).values(next_at=now)
+    ).rowcount
+    return changed
+
+
+def record(
+    connection: sa.Connection,
+    row: Expiration,
+    event: str,
+    now: datetime.datetime,
+    *,
+    actor: str | None = None,
+    request_id: str | None = None,
+    **details: Any,
+) -> None:
+    """Add to a VM's history.
+
+    :param actor: id of the user who caused it; None for the service itself.
+    """
+    connection.execute(
+        history.insert(),
+        [
+            {
+                "server_id": row.server_id,
+                "project_id": row.project_id,
+                "at": now,
+                "event": event,
+                "generation": row.generation,
+                "actor": actor,
+                "request_id": request_id,
+                "details": as_json(details),
+            }
+        ],
+    )
+
+
+def notices_of(connection: sa.Connection, server_id: str) -> list[NoticeRow]:
+    """Read a VM's notices, oldest first."""
+    found = connection.execute(
+        sa.select(notices).where(notices.c.server_id == server_id).order_by(notices.c.id)
+    )
+    return [NoticeRow.of(row) for row in found]
+
+
+def add_notice(
+    connection: sa.Connection,
+    row: Expiration,
+    kind: str,
+    now: datetime.datetime,
+    *,
+    message_id: str,
+    details: Mapping[str, Any] | None = None,
+    accepted: bool = False,
+) -> bool:
+    """Resolve to tell a VM's owner something: once a VM, kind and generation.
+
+    :param accepted: it needs no sending: the owner did it themselves, just now.
+    :returns: False when that was resolved before.
+    """
+    already = connection.execute(
+        sa.select(notices.c.id).where(
+            notices.c.server_id == row.server_id,
+            notices.c.kind == kind,
+            notices.c.generation == row.generation,
+        )
+    ).first()
+    if already is not None:
+        return False
+    connection.execute(
+        notices.insert(),
+        [
+            {
+                "server_id": row.server_id,
+                "kind": kind,
+                "generation": row.generation,
+                "created_at": now,
+                "due_at": None if accepted else now,
+                "accepted_at": now if accepted else None,
+                "told_end": row.ends_at if accepted else None,
+                "message_id": message_id,
+                "details": as_json(details or {}),
+            }
+        ],
+    )
+    return True
+
+
+def update_notice(connection: sa.Connection, notice_id: int, **columns: Any) -> None:
+    """Write columns of a notice."""
+    connection.execute(sa.update(notices).where(notices.c.id == notice_id).values(**columns))

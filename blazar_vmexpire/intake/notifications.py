@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Listening to Nova's notifications: the fast leg of intake.
+
+A notification of either format means only "look at this UUID". What it claims beyond that is not
+believed: a worker asks Nova. So one that is forged, doubled or late does no harm, and one that is
+lost is made good by reconciliation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import oslo_messaging
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_utils import uuidutils
+
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.engine import Database, retried
+from blazar_vmexpire.worker.claims import Clock
+
+LOG = logging.getLogger(__name__)
+
+#: Events after which a VM's expiration may have to change, unversioned names; versioned ones are
+#: the same without the leading ``compute.``.
+_EVENTS = frozenset(
+    f"compute.instance.{event}.end"
+    for event in (
+        "create",
+        "delete",
+        "finish_resize",
+        "rebuild",
+        "restore",
+        "soft_delete",
+        "unrescue",
+        "unshelve",
+    )
+)
+#: A larger message is none of Nova's.
+_MOST_EVENT_NAME = 255
+
+
+def server_of(event_type: Any, payload: Any) -> str | None:
+    """Say which VM a notification is about; None when it does not concern us or makes no sense.
+
+    :param payload: of either format: ``instance_id`` (unversioned) or
+        ``nova_object.data`` with ``uuid`` (versioned).
+    """
+    if not isinstance(event_type, str) or len(event_type) > _MOST_EVENT_NAME:
+        return None
+    name = event_type if event_type.startswith("compute.") else f"compute.{event_type}"
+    if name not in _EVENTS:
+        return None
+    found: Any = None
+    if isinstance(payload, Mapping):
+        data = payload.get("nova_object.data")
+        found = data.get("uuid") if isinstance(data, Mapping) else payload.get("instance_id")
+    if not isinstance(found, str) or not uuidutils.is_uuid_like(found):
+        LOG.warning("Notification %s names no server: %r is no UUID", event_type, found)
+        return None
+    return found.lower()
+
+
+class Endpoint:
+    """Receives notifications and makes the VMs they name due.
+
+    :param wake: called after that, to wake a worker in this process.
+    """
+
+    def __init__(self, database: Database, clock: Clock, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._clock = clock
+        self._wake = wake
+
+    def info(
+        self, context: Any, publisher_id: Any, event_type: Any, payload: Any, metadata: Any
+    ) -> Any:
+        """Take a notification of priority info."""
+        return self._take(event_type, payload)
+
+    def warn(
+        self, context: Any, publisher_id: Any, event_type: Any, payload: Any, metadata: Any
+    ) -> Any:
+        """Take a notification of priority warn."""
+        return self._take(event_type, payload)
+
+    def error(
+        self, context: Any, publisher_id: Any, event_type: Any, payload: Any, metadata: Any
+    ) -> Any:
+        """Take a notification of priority error."""
+        return self._take(event_type, payload)
+
+    def _take(self, event_type: Any, payload: Any) -> Any:
+        server_id = server_of(event_type, payload)
+        if server_id is not None:
+            try:
+                self._see(server_id)
+            except Exception:
+                # The message goes back to the queue and comes again.
+                LOG.exception("Server %s could not be noted; the notification is kept", server_id)
+                return oslo_messaging.NotificationResult.REQUEUE
+            self._wake()
+        return oslo_messaging.NotificationResult.HANDLED
+
+    @retried  # type: ignore[untyped-decorator]
+    def _see(self, server_id: str) -> None:
+        with self._database.begin() as connection:
+            db_api.see(connection, server_id, self._clock())
+
+
+def make_listener(conf: cfg.ConfigOpts, endpoint: Endpoint) -> Any:
+    """Make the listener: own pool, so that other consumers of Nova's notifications lose none.
+
+    :returns: an ``oslo_messaging`` server, to be started and stopped by the caller.
+    """
+    options = conf.vmexpire_intake
+    transport = oslo_messaging.get_notification_transport(conf, url=options.transport_url)
+    targets = [
+        oslo_messaging.Target(topic=topic, exchange=options.exchange) for topic in options.topics
+    ]
+    return oslo_messaging.get_notification_listener(
+        transport,
+        targets,
+        [endpoint],
+        executor="threading",
+        allow_requeue=True,
+        pool=options.pool,
+    )

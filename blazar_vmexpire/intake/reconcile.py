@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Comparing Nova's server list with the leases: the leg of intake that finds everything.
+
+One pass reads all pages. A page costs one read of our table; a VM that is known and unchanged costs
+nothing more. While a page is compared the next one is already on its way. A listing that is not
+complete (an error, a cell that is down, a page cut short) proves nothing about VMs that are not in
+it: they are looked at one by one only after a complete one, and only Nova's 404 counts.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as oslo_db_exception
+from oslo_log import log as logging
+
+from blazar_vmexpire import adoption, lifecycle
+from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.engine import retried
+from blazar_vmexpire.db.models import expirations
+from blazar_vmexpire.lifecycle import State
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+#: States whose VM a complete listing has to contain.
+_EXPECTED = (*sorted(lifecycle.LIVE), State.REVIVING, State.FAILED)
+#: How many VMs that a listing lacks are made due in one statement.
+_BATCH = 1000
+
+
+@dataclasses.dataclass(slots=True)
+class Result:
+    """What a reconciliation found."""
+
+    listed: int = 0
+    adopted: int = 0
+    woken: int = 0
+    """Known VMs that need a look."""
+    out_of_scope: int = 0
+    busy: int = 0
+    """Left alone for now: building, broken, or in the middle of a task."""
+    missing: int = 0
+    """Have a row, but were not listed: each will be asked for by itself."""
+
+
+class Reconciliation:
+    """One pass over all servers of the cloud.
+
+    :param keep: called after each page; may raise to give up (the chore was taken over).
+    """
+
+    def __init__(self, tools: Tools, keep: Callable[[], None] = lambda: None) -> None:
+        self._tools = tools
+        self._keep = keep
+
+    def run(self, *, first: bool) -> Result:
+        """Do it.
+
+        :param first: whether this is the first one ever: then first ends are spread.
+        :raises errors.CloudError: Nova's or Keystone's answer was not complete. What was taken in
+            until then stays; nothing is concluded about VMs that were not listed.
+        """
+        tools = self._tools
+        started = tools.clock()
+        spread = tools.book.adoption_spread if first else datetime.timedelta(0)
+        service_project_id = tools.cloud.keystone.service_project_id
+        result = Result()
+        listed: set[str] = set()
+        pages = tools.cloud.nova.pages(tools.conf.vmexpire_intake.page_size)
+        for page in _ahead(pages):
+            listed.update(raw["id"] for raw in page)
+            self._page(page, service_project_id, spread, result)
+            self._keep()
+        result.listed = len(listed)
+        result.missing = self._wake_missing(listed, started)
+        return result
+
+    def _page(
+        self,
+        page: list[dict[str, Any]],
+        service_project_id: str,
+        spread: datetime.timedelta,
+        result: Result,
+    ) -> None:
+        known = self._known([raw["id"] for raw in page])
+        new: list[Server] = []
+        wake: list[str] = []
+        for raw in page:
+            row = known.get(raw["id"])
+            if row is not None:
+                if _needs_a_look(raw, row):
+                    wake.append(raw["id"])
+                elif _has_another_owner(raw, row):
+                    self._change_owner(Server.from_json(raw))
+                    wake.append(raw["id"])
+                continue
+            status = raw.get("status")
+            if status == "UNKNOWN" or status in adoption.GONE:
+                result.busy += 1
+            elif not self._tools.book.in_scope(raw.get("tenant_id", ""), service_project_id):
+                result.out_of_scope += 1
+            else:
+                server = Server.from_json(raw)
+                if adoption.settled(server):
+                    new.append(server)
+                else:
+                    result.busy += 1
+        if new:
+            result.adopted += self._adopt(new, spread)
+        if wake:
+            result.woken += self._wake(wake)
+
+    def _known(self, server_ids: list[str]) -> dict[str, Any]:
+        x = expirations.c
+        with self._tools.database.begin() as connection:
+            rows = connection.execute(
+                sa.select(x.server_id, x.state, x.project_id, x.user_id).where(
+                    x.server_id.in_(server_ids)
+                )
+            ).all()
+        return {row[0]: row for row in rows}
+
+    def _adopt(self, servers: list[Server], spread: datetime.timedelta) -> int:
+        """Take a page's new VMs in; those that a notification brought in meanwhile are its own."""
+        try:
+            return self._adopt_all(servers, spread)
+        except oslo_db_exception.DBDuplicateEntry:
+            known = self._known([server.id for server in servers])
+            return self._adopt([server for server in servers if server.id not in known], spread)
+
+    @retried  # type: ignore[untyped-decorator]
+    def _adopt_all(self, servers: list[Server], spread: datetime.timedelta) -> int:
+        tools = self._tools
+        with tools.database.begin() as connection:
+            adoption.adopt_page(connection, servers, tools.clock(), tools.book.terms(), spread)
+        return len(servers)
+
+    @retried  # type: ignore[untyped-decorator]
+    def _wake(self, server_ids: list[str]) -> int:
+        with self._tools.database.begin() as connection:
+            woken: int = db_api.poke(connection, server_ids, self._tools.clock())
+        return woken
+
+    @retried  # type: ignore[untyped-decorator]
+    def _change_owner(self, server: Server) -> None:
+        """Believe Nova about whose a VM is; its lease follows when it is looked at."""
+        with self._tools.database.begin() as connection:
+            connection.execute(
+                sa.update(expirations)
+                .where(expirations.c.server_id == server.id)
+                .values(project_id=server.project_id, user_id=server.user_id)
+            )
+
+    def _wake_missing(self, listed: set[str], started: datetime.datetime) -> int:
+        """Make those due that should have been listed and were not."""
+        x = expirations.c
+        with self._tools.database.begin() as connection:
+            expected = connection.scalars(
+                sa.select(x.server_id).where(x.state.in_(_EXPECTED), x.adopted_at < started)
+            ).all()
+        missing = [server_id for server_id in expected if server_id not in listed]
+        for begin in range(0, len(missing), _BATCH):
+            self._wake(missing[begin : begin + _BATCH])
+        if missing:
+            LOG.info(
+                "%d servers have a lease and were not listed by Nova: each is asked for by itself",
+                len(missing),
+            )
+        return len(missing)
+
+
+def _needs_a_look(raw: dict[str, Any], row: Any) -> bool:
+    """Say whether a VM that is listed has a row that says it is gone, or waits to be looked at."""
+    return row.state in (State.DELETED, State.SEEN, State.VANISHED) and (
+        raw.get("status") not in adoption.GONE | {"UNKNOWN"}
+    )
+
+
+def _has_another_owner(raw: dict[str, Any], row: Any) -> bool:
+    return raw.get("status") != "UNKNOWN" and (
+        raw.get("tenant_id") != row.project_id or raw.get("user_id") != row.user_id
+    )
+
+
+def _ahead(pages: Iterator[list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield pages while the next one is being fetched by a thread of its own."""
+    with concurrent.futures.ThreadPoolExecutor(1, "vmexpire-list") as pool:
+        coming = pool.submit(next, pages, None)
+        while (page := coming.result()) is not None:
+            coming = pool.submit(next, pages, None)
+            yield page

@@ -1,0 +1,465 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Implicit leases in Blazar's own tables: create, move, close, reopen, mend.
+
+The only module that writes Blazar's tables. Everything runs in the caller's transaction, so that a
+VM's own row and its lease change together or not at all. Blazar's manager knows nothing of these
+transactions; it guards a lease by its ``status`` alone. So each change here is a compare-and-set on
+that status, and a lease that Blazar has in transition is left alone.
+
+A lease of ours is ACTIVE from its first moment (start event DONE), carries no trust (a dead trust
+sends a lease to ERROR and its end is never called), and has dates in whole minutes (one with
+seconds in its start can never be updated). The ids of its reservation and events follow from its
+own id, so that rows that were detached from it are found again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from blazar import status as blazar_status
+from blazar.db.sqlalchemy import models as blazar_models
+from oslo_utils import uuidutils
+
+from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire.exceptions import LeaseBusy
+from blazar_vmexpire.lifecycle import floor_minute
+
+LEASES: sa.Table = blazar_models.Lease.__table__
+RESERVATIONS: sa.Table = blazar_models.Reservation.__table__
+EVENTS: sa.Table = blazar_models.Event.__table__
+
+_ACTIVE = blazar_status.lease.ACTIVE
+_TERMINATED = blazar_status.lease.TERMINATED
+_START, _BEFORE_END, _END = "start_lease", "before_end_lease", "end_lease"
+_EVENT_TYPES = (_START, _BEFORE_END, _END)
+_DONE = blazar_status.event.DONE
+_UNDONE = blazar_status.event.UNDONE
+
+#: Length of leases.name.
+_NAME_LENGTH = 80
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an implicit lease has to be. Dates are naive UTC in whole minutes."""
+
+    lease_id: str
+    server_id: str
+    server_name: str
+    project_id: str
+    user_id: str
+    start_date: datetime.datetime
+    end_date: datetime.datetime
+    before_end_at: datetime.datetime
+    """When Blazar fires its before_end event; brought into the lease if it lies outside."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EventFacts:
+    """A row of Blazar's ``events``."""
+
+    id: str
+    event_type: str
+    time: datetime.datetime | None
+    status: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReservationFacts:
+    """A row of Blazar's ``reservations``."""
+
+    id: str
+    resource_id: str | None
+    resource_type: str | None
+    status: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A lease as Blazar's tables have it at this moment."""
+
+    lease_id: str
+    status: str | None
+    project_id: str | None
+    user_id: str | None
+    trust_id: str | None
+    start_date: datetime.datetime
+    end_date: datetime.datetime
+    degraded: bool
+    updated_at: datetime.datetime | None
+    reservations: tuple[ReservationFacts, ...]
+    events: tuple[EventFacts, ...]
+
+    @property
+    def in_transition(self) -> bool:
+        """Whether Blazar's manager is at work on it, or died over it."""
+        return self.status in blazar_status.lease.TRANSITIONAL
+
+    @property
+    def mark(self) -> str:
+        """Names this very transition: another one, later, has another mark."""
+        return f"{self.status} since {self.updated_at}"
+
+    @property
+    def before_end_at(self) -> datetime.datetime | None:
+        """When its before_end event fires: moved by the owner's ``before_end_date``."""
+        for event in self.events:
+            if event.event_type == _BEFORE_END:
+                return event.time
+        return None
+
+
+class Verdict(enum.Enum):
+    """What there is to be done about a lease."""
+
+    SOUND = "sound"
+    MISSING = "missing"
+    IN_TRANSITION = "in transition"
+    DAMAGED = "damaged"
+
+
+def lease_name(server_name: str, server_id: str) -> str:
+    """Name a lease after its VM: the VM's name as far as it fits, and its UUID.
+
+    Characters that Blazar's tables may not hold (its usual MySQL charset has three bytes a
+    character), or that would upset a terminal, become ``?``.
+    """
+    readable = "".join(c if c.isprintable() and ord(c) <= 0xFFFF else "?" for c in server_name)
+    return f"{readable[: _NAME_LENGTH - len(server_id) - 1]} {server_id}".strip()
+
+
+def reservation_id(lease_id: str) -> str:
+    """Say the id of the reservation of an implicit lease."""
+    return str(uuid.uuid5(uuid.UUID(lease_id), "reservation"))
+
+
+def event_id(lease_id: str, event_type: str) -> str:
+    """Say the id of an event of an implicit lease."""
+    return str(uuid.uuid5(uuid.UUID(lease_id), event_type))
+
+
+def new_lease_id() -> str:
+    """Make up the id of a new lease."""
+    new: str = uuidutils.generate_uuid()
+    return new
+
+
+def create(connection: sa.Connection, wanted: Sequence[Wanted], now: datetime.datetime) -> None:
+    """Write leases, three statements for any number of them."""
+    if not wanted:
+        return
+    connection.execute(LEASES.insert(), [_lease_row(terms, now) for terms in wanted])
+    connection.execute(RESERVATIONS.insert(), [_reservation_row(terms, now) for terms in wanted])
+    connection.execute(
+        EVENTS.insert(), [row for terms in wanted for row in _event_rows(terms, now)]
+    )
+
+
+def read(connection: sa.Connection, lease_id: str) -> Facts | None:
+    """Read a lease with all that belongs to it; None when it is not there."""
+    lease = connection.execute(sa.select(LEASES).where(LEASES.c.id == lease_id)).one_or_none()
+    if lease is None:
+        return None
+    r = RESERVATIONS.c
+    reservations = connection.execute(
+        sa.select(r.id, r.resource_id, r.resource_type, r.status).where(r.lease_id == lease_id)
+    )
+    e = EVENTS.c
+    events = connection.execute(
+        sa.select(e.id, e.event_type, e.time, e.status).where(e.lease_id == lease_id)
+    )
+    return Facts(
+        lease_id=lease.id,
+        status=lease.status,
+        project_id=lease.project_id,
+        user_id=lease.user_id,
+        trust_id=lease.trust_id,
+        start_date=lease.start_date,
+        end_date=lease.end_date,
+        degraded=bool(lease.degraded),
+        updated_at=lease.updated_at,
+        reservations=tuple(ReservationFacts(*row) for row in reservations),
+        events=tuple(EventFacts(*row) for row in events),
+    )
+
+
+def server_of(connection: sa.Connection, reservation: str) -> str | None:
+    """Say which VM a reservation of ours is for."""
+    found: str | None = connection.execute(
+        sa.select(RESERVATIONS.c.resource_id).where(
+            RESERVATIONS.c.id == reservation, RESERVATIONS.c.resource_type == RESOURCE_TYPE
+        )
+    ).scalar_one_or_none()
+    return found
+
+
+def faults(facts: Facts, wanted: Wanted) -> list[str]:
+    """List what is wrong with a lease that should be live, in words."""
+    found = [
+        f"{name} is {is_!r} instead of {should!r}"
+        for name, is_, should in (
+            ("status", facts.status, _ACTIVE),
+            ("project_id", facts.project_id, wanted.project_id),
+            ("user_id", facts.user_id, wanted.user_id),
+            ("trust_id", facts.trust_id, None),
+            ("start_date", facts.start_date, wanted.start_date),
+            ("end_date", facts.end_date, wanted.end_date),
+            ("degraded", facts.degraded, False),
+        )
+        if is_ != should
+    ]
+    reservations = [(r.resource_type, r.resource_id, r.status) for r in facts.reservations]
+    if reservations != [(RESOURCE_TYPE, wanted.server_id, blazar_status.reservation.ACTIVE)]:
+        found.append(f"its reservations are {reservations}")
+    for event_type, expected in (
+        (_START, (wanted.start_date, _DONE)),
+        (_END, (wanted.end_date, _UNDONE)),
+    ):
+        events = [(e.time, e.status) for e in facts.events if e.event_type == event_type]
+        if events != [expected]:
+            found.append(f"its {event_type} events are {events}")
+    before_end = [e for e in facts.events if e.event_type == _BEFORE_END]
+    if len(before_end) != 1 or before_end[0].time is None:
+        found.append(f"it has {len(before_end)} before_end_lease events")
+    return found
+
+
+def examine(
+    facts: Facts | None,
+    wanted: Wanted,
+    *,
+    seen_in_transition: tuple[str, datetime.datetime] | None,
+    now: datetime.datetime,
+    grace: datetime.timedelta,
+) -> Verdict:
+    """Judge a lease that should be live.
+
+    :param seen_in_transition: the :attr:`Facts.mark` of a transition, and when we first saw it. It
+        is our own observation that counts: an owner can write any column, ``updated_at`` too.
+    :param grace: how long a living manager may take over one transition.
+    """
+    if facts is None:
+        return Verdict.MISSING
+    if facts.in_transition:
+        left_behind = (
+            seen_in_transition is not None
+            and seen_in_transition[0] == facts.mark
+            and now >= seen_in_transition[1] + grace
+        )
+        return Verdict.DAMAGED if left_behind else Verdict.IN_TRANSITION
+    return Verdict.DAMAGED if faults(facts, wanted) else Verdict.SOUND
+
+
+def mend(connection: sa.Connection, facts: Facts, wanted: Wanted, now: datetime.datetime) -> None:
+    """Make a lease what it has to be, under the id it has: also to move, or to reopen it.
+
+    :raises LeaseBusy: when it is no longer as ``facts`` has it.
+    """
+    _compare_and_set(connection, facts, now, _lease_columns(wanted))
+    lease_id = facts.lease_id
+    connection.execute(
+        sa.delete(EVENTS).where(
+            (EVENTS.c.lease_id == lease_id)
+            | EVENTS.c.id.in_([event_id(lease_id, event_type) for event_type in _EVENT_TYPES])
+        )
+    )
+    connection.execute(
+        sa.delete(RESERVATIONS).where(
+            (RESERVATIONS.c.lease_id == lease_id) | (RESERVATIONS.c.id == reservation_id(lease_id))
+        )
+    )
+    connection.execute(RESERVATIONS.insert(), [_reservation_row(wanted, now)])
+    connection.execute(EVENTS.insert(), _event_rows(wanted, now))
+
+
+def close(connection: sa.Connection, facts: Facts, now: datetime.datetime) -> None:
+    """End a live lease as Blazar's own engine would leave it: TERMINATED, its events DONE.
+
+    A manager that has its end event in hand at this moment finds the lease TERMINATED and lets go.
+
+    :raises LeaseBusy: when it is no longer as ``facts`` has it.
+    """
+    _compare_and_set(connection, facts, now, {"status": _TERMINATED})
+    connection.execute(
+        sa.update(RESERVATIONS)
+        .where(RESERVATIONS.c.lease_id == facts.lease_id)
+        .values(status=blazar_status.reservation.DELETED, updated_at=now)
+    )
+    connection.execute(
+        sa.update(EVENTS)
+        .where(EVENTS.c.lease_id == facts.lease_id)
+        .values(status=_DONE, updated_at=now)
+    )
+
+
+def destroy(connection: sa.Connection, lease_ids: Iterable[str]) -> None:
+    """Remove leases with all that belongs to them."""
+    ids = list(lease_ids)
+    if not ids:
+        return
+    detached = [event_id(i, event_type) for i in ids for event_type in _EVENT_TYPES]
+    connection.execute(
+        sa.delete(EVENTS).where(EVENTS.c.lease_id.in_(ids) | EVENTS.c.id.in_(detached))
+    )
+    connection.execute(sa.delete(RESERVATIONS).where(RESERVATIONS.c.lease_id.in_(ids)))
+    connection.execute(sa.delete(LEASES).where(LEASES.c.id.in_(ids)))
+
+
+def unsound(expirations: sa.Table, live_states: Sequence[str]) -> sa.Select[tuple[str]]:
+    """Select the ``server_id`` of every VM whose lease is not what it has to be.
+
+    One statement over all VMs; it may name a lease that is in transition only, and each one found
+    is looked at by :func:`examine`. Dates that only :func:`faults` compares (``start_date``) are
+    found there, too, whenever the VM is looked at.
+    """
+    x, lease = expirations.c, LEASES.c
+    reservation = RESERVATIONS.alias()
+    start, end, before_end = EVENTS.alias(), EVENTS.alias(), EVENTS.alias()
+    joined = (
+        expirations.outerjoin(LEASES, lease.id == x.lease_id)
+        .outerjoin(
+            reservation,
+            (reservation.c.lease_id == x.lease_id)
+            & (reservation.c.resource_id == x.server_id)
+            & (reservation.c.status == blazar_status.reservation.ACTIVE),
+        )
+        .outerjoin(
+            start,
+            (start.c.lease_id == x.lease_id)
+            & (start.c.event_type == _START)
+            & (start.c.status == _DONE),
+        )
+        .outerjoin(
+            end,
+            (end.c.lease_id == x.lease_id)
+            & (end.c.event_type == _END)
+            & (end.c.status == _UNDONE)
+            & (end.c.time == lease.end_date),
+        )
+        .outerjoin(
+            before_end,
+            (before_end.c.lease_id == x.lease_id) & (before_end.c.event_type == _BEFORE_END),
+        )
+    )
+    wrong = sa.or_(
+        lease.id.is_(None),
+        lease.status.is_(None),
+        lease.status != _ACTIVE,
+        lease.project_id.is_(None),
+        lease.project_id != x.project_id,
+        lease.user_id.is_(None),
+        lease.user_id != x.user_id,
+        lease.trust_id.is_not(None),
+        lease.end_date != x.ends_at,
+        lease.start_date > x.adopted_at,
+        lease.degraded.is_(sa.true()),
+        reservation.c.id.is_(None),
+        start.c.id.is_(None),
+        end.c.id.is_(None),
+        before_end.c.id.is_(None),
+    )
+    return sa.select(x.server_id).select_from(joined).where(x.state.in_(live_states), wrong)
+
+
+def _compare_and_set(
+    connection: sa.Connection, facts: Facts, now: datetime.datetime, columns: dict[str, Any]
+) -> None:
+    changed = connection.execute(
+        sa.update(LEASES)
+        .where(
+            LEASES.c.id == facts.lease_id,
+            LEASES.c.status.is_not_distinct_from(facts.status),
+            LEASES.c.updated_at.is_not_distinct_from(facts.updated_at),
+            LEASES.c.end_date == facts.end_date,
+        )
+        .values(updated_at=now.replace(microsecond=0), **columns)
+    ).rowcount
+    if changed != 1:
+        raise LeaseBusy(f"lease {facts.lease_id} is no longer {facts.status}")
+
+
+def _lease_columns(terms: Wanted) -> dict[str, Any]:
+    return {
+        "project_id": terms.project_id,
+        "user_id": terms.user_id,
+        "start_date": terms.start_date,
+        "end_date": terms.end_date,
+        "trust_id": None,
+        "status": _ACTIVE,
+        "degraded": False,
+    }
+
+
+def _lease_row(terms: Wanted, now: datetime.datetime) -> dict[str, Any]:
+    return {
+        "id": terms.lease_id,
+        "name": lease_name(terms.server_name, terms.server_id),
+        "created_at": now,
+        **_lease_columns(terms),
+    }
+
+
+def _reservation_row(terms: Wanted, now: datetime.datetime) -> dict[str, Any]:
+    return {
+        "id": reservation_id(terms.lease_id),
+        "created_at": now,
+        "lease_id": terms.lease_id,
+        "resource_id": terms.server_id,
+        "resource_type": RESOURCE_TYPE,
+        "status": blazar_status.reservation.ACTIVE,
+        "missing_resources": False,
+        "resources_changed": False,
+    }
+
+
+def _event_rows(terms: Wanted, now: datetime.datetime) -> list[dict[str, Any]]:
+    before_end_at = max(floor_minute(terms.before_end_at), terms.start_date)
+    return [
+        {
+            "id": event_id(terms.lease_id, event_type),
+            "created_at": now,
+            "lease_id": terms.lease_id,
+            "event_type": event_type,
+            "time": time,
+            "status": event_status,
+        }
+        for event_type, time, event_status in (
+            (_START, terms.start_date, _DONE),
+            (_BEFORE_END, before_end_at, _UNDONE if before_end_at > now else _DONE),
+            (_END, terms.end_date, _UNDONE),
+        )
+    ]
+
+
+def allocations(
+    connection: sa.Connection, reservation: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Read which VMs have reservations: by server UUID, each with ``id``, ``lease_id``, dates.
+
+    :param reservation: only this one.
+    """
+    r = RESERVATIONS.c
+    statement = (
+        sa.select(r.resource_id, r.id, r.lease_id, LEASES.c.start_date, LEASES.c.end_date)
+        .join(LEASES, LEASES.c.id == r.lease_id)
+        .where(r.resource_type == RESOURCE_TYPE, r.resource_id.is_not(None))
+    )
+    if reservation is not None:
+        statement = statement.where(r.id == reservation)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in connection.execute(statement):
+        found.setdefault(row.resource_id, []).append(
+            {
+                "id": row.id,
+                "lease_id": row.lease_id,
+                "start_date": row.start_date,
+                "end_date": row.end_date,
+            }
+        )
+    return found

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a VM's expiration: states, dates and caps.
+
+Nothing here does I/O or looks at a clock: moments go in, moments come out, all naive UTC.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import uuid
+from collections.abc import Collection
+
+from automaton import machines
+
+from blazar_vmexpire.conf.types import format_duration
+
+Moment = datetime.datetime
+Duration = datetime.timedelta
+
+_MINUTE = datetime.timedelta(minutes=1)
+_NONE = datetime.timedelta(0)
+
+
+class State(enum.StrEnum):
+    """Where a VM's expiration stands."""
+
+    SEEN = "seen"
+    """Nova spoke of the VM; nobody has looked at it yet."""
+    ACTIVE = "active"
+    """It has its lease, and no notice of this lease's end was accepted so far."""
+    NOTICED = "noticed"
+    """Its owner has been told of the end."""
+    QUARANTINED = "quarantined"
+    """Locked and stopped, waiting for its end or its owner."""
+    ENDING = "ending"
+    """Its lease is over; the action at the end is under way."""
+    REVIVING = "reviving"
+    """Extended after something was begun: that is being undone."""
+    VANISHED = "vanished"
+    """Nova answered 404; kept until that is sure."""
+    FAILED = "failed"
+    """A step failed for good: an operator has to look."""
+    DELETED = "deleted"
+    """The VM is gone."""
+
+
+class Event(enum.StrEnum):
+    """What moves an expiration from one state to another."""
+
+    ADOPT = "adopt"
+    NOTICE = "notice"
+    EXTEND = "extend"
+    QUARANTINE = "quarantine"
+    END = "end"
+    REVIVED = "revived"
+    VANISH = "vanish"
+    REAPPEAR = "reappear"
+    GONE = "gone"
+    FAIL = "fail"
+
+
+#: States in which a VM has a live lease whose clock runs.
+LIVE = frozenset({State.ACTIVE, State.NOTICED, State.QUARANTINED})
+
+#: States in which something may have been done to the VM that an extension has to undo.
+_UNDOABLE = (State.QUARANTINED, State.ENDING, State.REVIVING, State.FAILED)
+
+
+def _declare() -> machines.FiniteMachine:
+    machine = machines.FiniteMachine()
+    for state in State:
+        machine.add_state(state.value, terminal=False)
+
+    def allow(event: Event, end: State, *starts: State) -> None:
+        for start in starts:
+            machine.add_transition(start.value, end.value, event.value)
+
+    allow(Event.ADOPT, State.ACTIVE, State.SEEN, State.DELETED)
+    allow(Event.NOTICE, State.NOTICED, State.ACTIVE, State.NOTICED)
+    allow(Event.NOTICE, State.QUARANTINED, State.QUARANTINED)
+    allow(Event.EXTEND, State.ACTIVE, State.ACTIVE, State.NOTICED, State.VANISHED)
+    allow(Event.EXTEND, State.REVIVING, *_UNDOABLE)
+    allow(Event.QUARANTINE, State.QUARANTINED, State.NOTICED)
+    allow(Event.END, State.ENDING, State.NOTICED, State.QUARANTINED)
+    allow(Event.REVIVED, State.ACTIVE, State.REVIVING)
+    allow(Event.VANISH, State.VANISHED, *LIVE, State.REVIVING, State.FAILED)
+    allow(Event.REAPPEAR, State.ACTIVE, State.VANISHED)
+    allow(Event.GONE, State.DELETED, State.ENDING, State.VANISHED)
+    allow(Event.FAIL, State.FAILED, *LIVE, State.ENDING, State.REVIVING)
+    machine.default_start_state = State.SEEN.value
+    machine.freeze()
+    return machine
+
+
+#: The machine, declared once: the docs' diagram is drawn from it.
+MACHINE = _declare()
+
+_TRANSITIONS = {(start, event): State(end) for start, event, end in MACHINE}
+
+
+class UndeclaredTransition(Exception):
+    """A transition that the machine does not declare: a defect, never a user's mistake."""
+
+
+def after(state: str, event: Event) -> State:
+    """Say the state that ``event`` leads to from ``state``.
+
+    :raises UndeclaredTransition: when there is none.
+    """
+    try:
+        return _TRANSITIONS[state, event.value]
+    except KeyError:
+        raise UndeclaredTransition(f"{event.value!r} cannot happen in state {state!r}") from None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The terms on which one VM expires. Durations are relative to now, or before the end."""
+
+    lease_duration: Duration
+    extension_duration: Duration
+    max_total_duration: Duration
+    """Counted from the VM's creation; zero for none."""
+    first_notice: Duration
+    """Before the end."""
+    reminders: tuple[Duration, ...]
+    """Before the end, each."""
+    minimum_notice: Duration
+    quarantine: Duration
+    """Before the end; zero for none."""
+    before_end_action: str
+    on_end_action: str
+
+    @property
+    def shortest_lease(self) -> Duration:
+        """Between now and an end whose owner can still be told in time."""
+        return self.minimum_notice + self.quarantine
+
+
+def possible(state: str, event: Event) -> bool:
+    """Say whether ``event`` can happen in ``state``."""
+    return (state, event.value) in _TRANSITIONS
+
+
+def floor_minute(moment: Moment) -> Moment:
+    """Cut to the whole minute: Blazar's dates have no seconds (a lease with them is stuck)."""
+    return moment.replace(second=0, microsecond=0)
+
+
+def ceil_minute(moment: Moment) -> Moment:
+    """Round up to the whole minute: for dates that must not come early."""
+    floor = floor_minute(moment)
+    return floor if floor == moment else floor + _MINUTE
+
+
+def share(server_id: str) -> float:
+    """Say an even share, 0 ≤ share < 1, that is the VM's own and stays the same."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, server_id).int / 2**128
+
+
+def first_end(now: Moment, terms: Terms, spread: Duration = _NONE) -> Moment:
+    """Say when the first lease of a VM ends: a full term from now, never less.
+
+    :param spread: what is added, for VMs that were there when expiration was switched on.
+    """
+    return ceil_minute(now + terms.lease_duration + spread)
+
+
+def latest_allowed(
+    current_end: Moment, now: Moment, created_at: Moment | None, terms: Terms
+) -> Moment:
+    """Say the latest end that an owner may choose.
+
+    ``max(current end, min(now + extension_duration, created + max_total_duration))``: no owner is
+    ever asked to give back what they already have.
+    """
+    latest = now + terms.extension_duration
+    if terms.max_total_duration and created_at is not None:
+        latest = min(latest, created_at + terms.max_total_duration)
+    return max(current_end, floor_minute(latest))
+
+
+def earliest_allowed(now: Moment, terms: Terms) -> Moment:
+    """Say the earliest end that an owner may shorten to: one whose notice still fits."""
+    return ceil_minute(now + terms.shortest_lease)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reminder:
+    """A notice that is due so long before the end; its kind names it in the notices table."""
+
+    kind: str
+    at: Moment
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Agenda:
+    """What happens when, for a lease with a given end."""
+
+    reminders: tuple[Reminder, ...]
+    """In the order of their dates; no two on one date."""
+    before_end_at: Moment
+    quarantine_at: Moment | None
+    ends_at: Moment
+
+    @property
+    def disruption_at(self) -> Moment:
+        """When the first thing happens that an owner would feel."""
+        return self.quarantine_at or self.ends_at
+
+    def due_reminder(self, now: Moment, told: Collection[str]) -> Reminder | None:
+        """Say which notice is to be sent now, if any.
+
+        Of several whose date has passed only the last counts: the others would say the same.
+
+        :param told: kinds that were accepted already, for this end.
+        """
+        due = [reminder for reminder in self.reminders if reminder.at <= now]
+        if not due or due[-1].kind in told:
+            return None
+        return due[-1]
+
+
+def agenda(ends_at: Moment, terms: Terms, before_end_at: Moment | None = None) -> Agenda:
+    """Plan a lease's end.
+
+    :param before_end_at: when the before-end action runs, if its owner moved it.
+    """
+    # However late the operator wants the first notice, minimum_notice has to fit before anything
+    # is done, with time for a second try of the mail.
+    first = max(terms.first_notice, terms.shortest_lease + notice_margin(terms))
+    offsets = sorted({first, *(r for r in terms.reminders if r < first)}, reverse=True)
+    return Agenda(
+        reminders=tuple(
+            Reminder(f"reminder/{format_duration(offset)}", ends_at - offset) for offset in offsets
+        ),
+        before_end_at=before_end_at or ends_at - terms.first_notice,
+        quarantine_at=ends_at - terms.quarantine if terms.quarantine else None,
+        ends_at=ends_at,
+    )
+
+
+def notice_margin(terms: Terms) -> Duration:
+    """Say how much earlier than strictly needed a notice is sent, or a lease is moved.
+
+    A share of minimum_notice: a mail server that is down for a day then moves each lease a dozen
+    times or so, not every few seconds.
+    """
+    return max(_MINUTE, terms.minimum_notice / 24)
+
+
+def needed_end(
+    plan: Agenda, now: Moment, accepted_at: Moment | None, terms: Terms
+) -> Moment | None:
+    """Say where the end has to move so that nothing happens without notice; None: it may stay.
+
+    :param accepted_at: when the first notice of this end was accepted by the mail server.
+    """
+    if accepted_at is not None:
+        earliest = accepted_at + terms.minimum_notice
+        if earliest <= plan.disruption_at:
+            return None
+        return ceil_minute(earliest + terms.quarantine)
+    if now + terms.minimum_notice <= plan.disruption_at:
+        return None
+    return ceil_minute(now + terms.shortest_lease + notice_margin(terms))
+
+
+def undeliverable_deadline(plan: Agenda, terms: Terms) -> Moment:
+    """Say when the end must move if no notice has been accepted by then."""
+    return plan.disruption_at - terms.minimum_notice
+
+
+def backoff(attempts: int, first: Duration, longest: Duration, jitter: float) -> Duration:
+    """Say how long to wait before the next try.
+
+    :param attempts: failures so far, at least 1.
+    :param jitter: a random number, 0 ≤ jitter < 1: the wait is between half of and the full
+        ``first * 2 ** (attempts - 1)``, at most ``longest``, so that what failed together is not
+        tried again together.
+    """
+    wait: Duration = min(first * 2 ** min(attempts - 1, 20), longest)
+    return wait / 2 + wait / 2 * jitter

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Blazar side: hooks that blazar-manager calls.
+
+A hook is a poke: Blazar's engine runs its events one after the other, and loses them when the
+manager dies, so nothing here waits for anything but our own database. The one decision that is
+made here is whether a lease may be moved, because Blazar asks for it here.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+from blazar import context as blazar_context
+from blazar import exceptions as blazar_exceptions
+from blazar import policy as blazar_policy
+from blazar.manager import exceptions as manager_exceptions
+from blazar.plugins import base
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_utils import timeutils, uuidutils
+
+from blazar_vmexpire import RESOURCE_TYPE, extension, leases, lifecycle, terms
+from blazar_vmexpire.conf import opts, vm
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db import migration
+from blazar_vmexpire.db.engine import retried
+from blazar_vmexpire.exceptions import ConfigError
+from blazar_vmexpire.service import Service
+from blazar_vmexpire.worker.tools import Tools, assemble
+
+LOG = logging.getLogger(__name__)
+
+#: What a PUT may say about a reservation of ours besides nothing: what it is anyway.
+_HARMLESS_KEYS = {"id", "resource_type", "start_date", "end_date"}
+
+
+class Starter(base.BaseMonitorPlugin):  # type: ignore[misc]
+    """Starts our threads in the process that serves.
+
+    blazar-manager forks after it has made its plug-ins, and threads do not survive that. A polling
+    monitor's timer runs in the child, so its first poll is where the service can be started.
+    """
+
+    def __init__(self, start: Callable[[], None]) -> None:
+        self._start = start
+
+    def poll(self) -> dict[str, Any]:
+        """Start the service, the first time."""
+        self._start()
+        return {}
+
+    def is_polling_enabled(self) -> bool:
+        """Say that polls are wanted."""
+        return True
+
+    def get_polling_interval(self) -> int:
+        """Say how often, in seconds; after the first poll there is nothing to do."""
+        return 60
+
+    def is_notification_enabled(self) -> bool:
+        """Say that Blazar's own notification monitor is not wanted: it would empty the queues."""
+        return False
+
+    def get_notification_event_types(self) -> list[str]:
+        """Say none."""
+        return []
+
+    def get_notification_topics(self) -> list[str]:
+        """Say none."""
+        return []
+
+    def notification_callback(self, event_type: str, payload: Any) -> dict[str, Any]:
+        """Do nothing: nothing is subscribed to."""
+        return {}
+
+    def get_healing_interval(self) -> int:
+        """Say that there is nothing to be healed this way."""
+        return 0
+
+    def heal(self) -> dict[str, Any]:
+        """Do nothing."""
+        return {}
+
+
+class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
+    """Expiration of virtual machines."""
+
+    resource_type = RESOURCE_TYPE
+    title = "Virtual Machine Expiration Plugin"
+    description = "Tells owners when their virtual machines expire, and ends them then."
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts = cfg.CONF,
+        clock: Callable[[], datetime.datetime] = timeutils.utcnow,
+    ) -> None:
+        self._conf = conf
+        self._clock = clock
+        self._tools: Tools | None = None
+        self.service: Service | None = None
+        self.monitor = Starter(self._start)
+        opts.register_opts(conf, resource_group=False)
+
+    def get_plugin_opts(self) -> list[cfg.Opt]:
+        """Return the options of ``[virtual:vm]``, which Blazar registers."""
+        return list(vm.OPTS)
+
+    def setup(self, conf: None) -> None:
+        """Check the configuration, and get ready.
+
+        :raises blazar_vmexpire.exceptions.ConfigError: with a sentence that names the option: the
+            manager does not start.
+        """
+        try:
+            tools = assemble(self._conf, self._clock)
+            terms.check(
+                self._conf,
+                before_end=[name for name, action in tools.actions.items() if action.before_end],
+                on_end=[name for name, action in tools.actions.items() if action.on_end],
+            )
+        except (ValueError, RuntimeError, ConfigError) as error:
+            LOG.critical("Virtual machine expiration cannot start: %s", error)
+            raise ConfigError(str(error)) from error
+        for problem in tools.renderer.check():
+            LOG.error("Mail templates: %s", problem)
+        _require_tables(tools)
+        # What was opened so far must not be shared with the process that is forked next.
+        tools.database.dispose()
+        self._tools = tools
+        self.service = Service(tools)
+
+    @property
+    def tools(self) -> Tools:
+        """What the plug-in works with, once it is set up."""
+        assert self._tools is not None, "setup() has not been called"  # noqa: S101
+        return self._tools
+
+    def _start(self) -> None:
+        if self.service is not None and self._conf.vmexpire_worker.enabled:
+            self.service.start()
+
+    # Hooks that are pokes ----------------------------------------------------------------------
+
+    def on_start(self, resource_id: str) -> None:
+        """Take note that a lease began."""
+        self._poke(resource_id)
+
+    def before_end(self, resource_id: str) -> None:
+        """Take note that a lease is about to end."""
+        self._poke(resource_id)
+
+    def on_end(self, resource_id: str) -> None:
+        """Take note that a lease ended, or is being deleted."""
+        self._poke(resource_id)
+
+    def _poke(self, server_id: str) -> None:
+        @retried  # type: ignore[untyped-decorator]
+        def poke() -> None:
+            with self.tools.database.begin() as connection:
+                db_api.poke(connection, [server_id], self.tools.clock())
+
+        poke()
+        if self.service is not None:
+            self.service.worker.wake()
+
+    # What Blazar asks --------------------------------------------------------------------------
+
+    def get(self, resource_id: str) -> dict[str, Any]:
+        """Describe a VM, for Blazar's usage enforcement."""
+        with self.tools.database.begin() as connection:
+            row = db_api.get(connection, resource_id)
+        found: dict[str, Any] = {"id": resource_id, "server_id": resource_id}
+        if row is not None:
+            found |= {"project_id": row.project_id, "user_id": row.user_id}
+        return found
+
+    def list_allocations(self, query: dict[str, Any], detail: bool = False) -> list[dict[str, Any]]:
+        """List the VMs that have a lease, each with its reservation."""
+        with self.tools.database.begin() as connection:
+            found = leases.allocations(connection, query.get("reservation_id"))
+        return [
+            {"resource_id": server_id, "reservations": reservations}
+            for server_id, reservations in found.items()
+        ]
+
+    def query_allocations(
+        self,
+        resource_id_list: list[str],
+        lease_id: str | None = None,
+        reservation_id: str | None = None,
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return the reservations of some VMs."""
+        with self.tools.database.begin() as connection:
+            found = leases.allocations(connection, reservation_id)
+        return {
+            server_id: [
+                reservation
+                for reservation in found.get(server_id, [])
+                if lease_id is None or reservation["lease_id"] == lease_id
+            ]
+            for server_id in resource_id_list
+        }
+
+    def allocation_candidates(self, lease_values: dict[str, Any]) -> list[str]:
+        """Say which VM a reservation is for: of an existing one its own.
+
+        :raises blazar.exceptions.InvalidInput: for a new one, saying what is wrong with it.
+        """
+        server_id = lease_values.get("resource_id")
+        if "id" in lease_values and server_id is not None:
+            return [server_id]
+        raise self._why_not(lease_values)
+
+    def reserve_resource(self, reservation_id: str, values: dict[str, Any]) -> str:
+        """Refuse: every VM in scope has its lease already.
+
+        :raises blazar.exceptions.InvalidInput: saying what is wrong.
+        """
+        raise self._why_not(values)
+
+    def _why_not(self, values: dict[str, Any]) -> Any:
+        """Say why no lease can be made for a VM by hand, without telling strangers anything."""
+        server_id = values.get("server_id")
+        if server_id is None:
+            return manager_exceptions.MissingParameter(param="server_id")
+        if not isinstance(server_id, str) or not uuidutils.is_uuid_like(server_id):
+            return blazar_exceptions.InvalidInput(
+                f"server_id {str(server_id)[:100]!r} is not a UUID"
+            )
+        caller = self._caller()
+        with self.tools.database.begin() as connection:
+            row = db_api.get(connection, server_id)
+        if (
+            row is None
+            or row.state in (lifecycle.State.SEEN, lifecycle.State.DELETED)
+            or (row.project_id != caller.project_id and not caller.is_admin)
+        ):
+            return blazar_exceptions.InvalidInput(
+                f"server {server_id} is not one of your project's whose leases you can change"
+            )
+        # The only class that crosses Blazar's RPC as a 409.
+        return manager_exceptions.CantUpdateParameter(
+            f"server {server_id} already has lease {row.lease_id}, which ends"
+            f" {row.ends_at:%Y-%m-%d %H:%M} UTC: update that lease to move its end"
+        )
+
+    def update_reservation(self, reservation_id: str, values: dict[str, Any]) -> None:
+        """Decide whether a lease may be moved, and move our own clock if so.
+
+        Blazar asks before it writes anything; what is raised here leaves the lease as it was.
+
+        :param values: ``start_date`` and ``end_date`` as naive UTC datetimes, and whatever else the
+            request said about this reservation.
+        :raises blazar.exceptions.InvalidInput: 400: the date is not allowed.
+        :raises blazar.manager.exceptions.CantUpdateParameter: 409: the VM is being deleted.
+        """
+        end_date = values.get("end_date")
+        unknown = sorted(set(values) - _HARMLESS_KEYS)
+        if unknown:
+            raise blazar_exceptions.InvalidInput(
+                f"a {RESOURCE_TYPE} reservation has nothing that could be changed:"
+                f" {', '.join(map(str, unknown))} {'is' if len(unknown) == 1 else 'are'} not known"
+            )
+        if not isinstance(end_date, datetime.datetime) or not isinstance(
+            values.get("start_date"), datetime.datetime
+        ):
+            # They would hide the lease's own dates, which Blazar is going to write, from us.
+            raise blazar_exceptions.InvalidInput(
+                "start_date and end_date belong to the lease, not to its reservation"
+            )
+        try:
+            self._move_end(reservation_id, values["start_date"], end_date)
+        except extension.NotAllowed as error:
+            raise blazar_exceptions.InvalidInput(str(error)) from error
+        except extension.TooLate as error:
+            raise manager_exceptions.CantUpdateParameter(str(error)) from error
+        if self.service is not None:
+            self.service.worker.wake()
+
+    @retried  # type: ignore[untyped-decorator]
+    def _move_end(
+        self, reservation_id: str, start_date: datetime.datetime, end_date: datetime.datetime
+    ) -> None:
+        caller = self._caller()
+        now = self.tools.clock()
+        with self.tools.database.begin() as connection:
+            server_id = leases.server_of(connection, reservation_id)
+            if server_id is None:
+                raise extension.NotAllowed(f"reservation {reservation_id} is not for a server")
+            row = db_api.get(connection, server_id)
+            if row is not None and row.adopted_at is not None:
+                begun = lifecycle.floor_minute(row.adopted_at)
+                if start_date != begun:
+                    raise extension.NotAllowed(
+                        f"start_date cannot be changed: the lease began {begun:%Y-%m-%d %H:%M} UTC"
+                    )
+            extension.move_end(
+                connection,
+                server_id,
+                end_date,
+                caller=caller,
+                terms=self.tools.book.terms(),
+                now=now,
+            )
+
+    def _caller(self) -> extension.Caller:
+        """Say who asks: the bottom of Blazar's stack of contexts; above is the service itself."""
+        stack = getattr(blazar_context.BlazarContext._context_stack, "stack", None)
+        caller = stack[0] if stack else blazar_context.current()
+        return extension.Caller(
+            user_id=caller.user_id,
+            project_id=caller.project_id,
+            request_id=caller.request_id,
+            is_admin=bool(blazar_policy.enforce(caller, "admin", {}, do_raise=False)),
+        )
+
+
+def _require_tables(tools: Tools) -> None:
+    """Make sure that our tables are there, and are those that this version works with.
+
+    :raises ConfigError: they are not.
+    """
+    current, head = migration.version(tools.database), migration.head()
+    if current != head:
+        raise ConfigError(
+            f"the database is at revision {current or 'none'} of our tables and must be at {head}:"
+            " run blazar-vmexpire-manage db upgrade"
+        )

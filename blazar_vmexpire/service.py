@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that runs: the worker with its chores, and the listener for Nova's notifications."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from typing import Any
+
+from oslo_log import log as logging
+
+from blazar_vmexpire.intake import notifications
+from blazar_vmexpire.intake.reconcile import Reconciliation, Result
+from blazar_vmexpire.worker import service as worker_service
+from blazar_vmexpire.worker.claims import Chore
+from blazar_vmexpire.worker.service import Duty, Worker
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+#: Names of the chores' rows.
+RECONCILIATION = "reconciliation"
+AUDIT = "audit"
+
+
+def reconciliation_chore(tools: Tools) -> Chore:
+    """Make the chore of comparing Nova's server list with the leases."""
+    return Chore(
+        tools.database,
+        tools.clock,
+        RECONCILIATION,
+        interval=tools.conf.vmexpire_intake.reconcile_interval,
+        duration=max(tools.conf.vmexpire_worker.claim_duration, datetime.timedelta(minutes=5)),
+    )
+
+
+def reconcile(tools: Tools, chore: Chore) -> Result:
+    """Reconcile once; ``chore`` is claimed and stays so for as long as it takes."""
+    result = Reconciliation(tools, chore.renew).run(first=not chore.finished_before())
+    LOG.info(
+        "Reconciled: %d servers listed, %d taken in, %d to be looked at, %d busy, %d out of scope,"
+        " %d not listed",
+        result.listed,
+        result.adopted,
+        result.woken,
+        result.busy,
+        result.out_of_scope,
+        result.missing,
+    )
+    return result
+
+
+class Service:
+    """Runs until it is stopped. To be made in one process and started in the one that serves."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        options = tools.conf.vmexpire_worker
+        duties = [
+            Duty(
+                Chore(
+                    tools.database,
+                    tools.clock,
+                    AUDIT,
+                    interval=options.audit_interval,
+                    duration=options.claim_duration,
+                ),
+                lambda chore: worker_service.audit(tools),
+            )
+        ]
+        if tools.conf.vmexpire_intake.reconciliation:
+            duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))
+        self.worker = Worker(tools, duties)
+        self._listener: Any = None
+        self._started = False
+        self._guard = threading.Lock()
+
+    def start(self) -> None:
+        """Start, once; further calls do nothing."""
+        with self._guard:
+            if self._started:
+                return
+            self._started = True
+        # Connections that were opened before a fork belong to the other process.
+        self.tools.database.dispose()
+        self.worker.start()
+        if self.tools.conf.vmexpire_intake.notifications:
+            endpoint = notifications.Endpoint(
+                self.tools.database, self.tools.clock, self.worker.wake
+            )
+            self._listener = notifications.make_listener(self.tools.conf, endpoint)
+            self._listener.start()
+        LOG.info("The expiration of virtual machines is at work")
+
+    def stop(self) -> None:
+        """Finish what is in hand, and end."""
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener.wait()
+        self.worker.stop()

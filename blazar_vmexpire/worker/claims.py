@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue: how a row becomes one worker's own, and how what it then writes is fenced.
+
+A claim is a token of its own in ``claimed_by`` until ``claimed_until``. Every statement that a
+worker writes to a row it has claimed carries the token *and* the ``generation`` it read. So a
+worker that was taken for dead, or whose VM was extended meanwhile, cannot write what is no longer
+true: its statement matches no row, and :class:`ClaimLost` ends what it was doing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as oslo_db_exception
+
+from blazar_vmexpire.db.api import Expiration, as_json
+from blazar_vmexpire.db.engine import Database, retried
+from blazar_vmexpire.db.models import chores, expirations
+from blazar_vmexpire.exceptions import ClaimLost
+
+Clock = Callable[[], datetime.datetime]
+"""Says what time it is: naive UTC."""
+
+_LOST = "server {} was changed by somebody else meanwhile"
+
+
+class Claims:
+    """What one worker process has claimed.
+
+    :param duration: how long a claim holds without being renewed.
+    """
+
+    def __init__(self, database: Database, clock: Clock, duration: datetime.timedelta) -> None:
+        self._database = database
+        self._clock = clock
+        self._duration = duration
+        # Token of a batch -> the VMs of it whose work is not over.
+        self._held: dict[str, set[str]] = {}
+        self._guard = threading.Lock()
+        # Readable in the table: which host and process.
+        self._owner = f"{socket.gethostname()[:16]}:{os.getpid()}"
+
+    @retried  # type: ignore[untyped-decorator]
+    def claim(self, limit: int) -> list[Expiration]:
+        """Claim what is due, at most ``limit`` rows, longest due first.
+
+        They share a token that no other claim has or will have.
+        """
+        now = self._clock()
+        token = self._new_token()
+        x = expirations.c
+        free = sa.and_(x.next_at <= now, sa.or_(x.claimed_until.is_(None), x.claimed_until < now))
+        with self._database.begin() as connection:
+            # Rows that another worker is claiming at this moment are skipped, not waited for.
+            ids = connection.scalars(
+                sa.select(x.server_id)
+                .where(free)
+                .order_by(x.next_at)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            ).all()
+            if not ids:
+                return []
+            connection.execute(
+                sa.update(expirations)
+                .where(x.server_id.in_(ids), free)
+                .values(claimed_by=token, claimed_until=now + self._duration)
+            )
+            rows = [
+                Expiration.of(row)
+                for row in connection.execute(
+                    sa.select(expirations).where(x.claimed_by == token).order_by(x.next_at)
+                )
+            ]
+        with self._guard:
+            self._held[token] = {row.server_id for row in rows}
+        return rows
+
+    @retried  # type: ignore[untyped-decorator]
+    def renew(self) -> None:
+        """Hold on to all that is claimed: to be called well within ``duration``."""
+        with self._guard:
+            tokens = list(self._held)
+        if not tokens:
+            return
+        with self._database.begin() as connection:
+            connection.execute(
+                sa.update(expirations)
+                .where(expirations.c.claimed_by.in_(tokens))
+                .values(claimed_until=self._clock() + self._duration)
+            )
+
+    def forget(self, row: Expiration) -> None:
+        """Stop renewing the claim on a row: its work is over."""
+        token = str(row.claimed_by)
+        with self._guard:
+            pending = self._held.get(token, set())
+            pending.discard(row.server_id)
+            if not pending:
+                self._held.pop(token, None)
+
+    @retried  # type: ignore[untyped-decorator]
+    def release(self, row: Expiration, next_at: datetime.datetime | None = None) -> None:
+        """Give a row back that could not be finished.
+
+        :param next_at: when it is due again; None leaves what is there, which is right after
+            :class:`ClaimLost`: whoever changed the row has said when it is due.
+        """
+        columns: dict[str, Any] = {"claimed_by": None, "claimed_until": None}
+        if next_at is not None:
+            columns["next_at"] = next_at
+        with self._database.begin() as connection:
+            connection.execute(
+                sa.update(expirations)
+                .where(
+                    expirations.c.server_id == row.server_id,
+                    expirations.c.claimed_by == row.claimed_by,
+                )
+                .values(**columns)
+            )
+
+    def _new_token(self) -> str:
+        return f"{self._owner}:{uuid.uuid4().hex}"[:64]
+
+
+def hold(connection: sa.Connection, row: Expiration) -> None:
+    """Keep others from changing a claimed row until the transaction ends.
+
+    :raises ClaimLost: as :func:`write`.
+    """
+    found = connection.execute(
+        sa.select(expirations.c.server_id).where(*_fence(row)).with_for_update()
+    ).first()
+    if found is None:
+        raise ClaimLost(_LOST.format(row.server_id))
+
+
+def write(connection: sa.Connection, row: Expiration, **columns: Any) -> None:
+    """Write columns of a claimed row; ``progress`` as a mapping.
+
+    :raises ClaimLost: when the row is no longer this claimer's, or of another generation.
+    """
+    if "progress" in columns:
+        columns["progress"] = as_json(columns["progress"])
+    changed = connection.execute(
+        sa.update(expirations).where(*_fence(row)).values(**columns)
+    ).rowcount
+    if changed != 1:
+        raise ClaimLost(_LOST.format(row.server_id))
+
+
+def finish(
+    connection: sa.Connection,
+    row: Expiration,
+    next_at: datetime.datetime | None,
+    **columns: Any,
+) -> None:
+    """Write the outcome of a step and give the row back, due again at ``next_at``.
+
+    :param next_at: naive UTC; None lets it rest.
+    :raises ClaimLost: as :func:`write`.
+    """
+    write(connection, row, next_at=next_at, claimed_by=None, claimed_until=None, **columns)
+
+
+def drop(connection: sa.Connection, row: Expiration) -> None:
+    """Remove a claimed row of a VM that does not concern us.
+
+    :raises ClaimLost: as :func:`write`.
+    """
+    if connection.execute(sa.delete(expirations).where(*_fence(row))).rowcount != 1:
+        raise ClaimLost(_LOST.format(row.server_id))
+
+
+def _fence(row: Expiration) -> tuple[sa.ColumnElement[bool], ...]:
+    x = expirations.c
+    return (
+        x.server_id == row.server_id,
+        x.claimed_by == row.claimed_by,
+        x.generation == row.generation,
+    )
+
+
+class Chore:
+    """Work that runs once at a time in the whole cloud: a claimed row of its own.
+
+    :param name: its row's name.
+    :param interval: time between the starts of two runs.
+    :param duration: how long a claim holds; :meth:`renew` prolongs it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        name: str,
+        *,
+        interval: datetime.timedelta,
+        duration: datetime.timedelta,
+    ) -> None:
+        self.name = name
+        self._database = database
+        self._clock = clock
+        self._interval = interval
+        self._duration = duration
+        self._token = f"{socket.gethostname()[:16]}:{os.getpid()}:{uuid.uuid4().hex}"[:64]
+
+    @retried  # type: ignore[untyped-decorator]
+    def claim(self) -> bool:
+        """Claim the chore if it is due and nobody is at it.
+
+        :returns: whether it is ours to do now.
+        """
+        now = self._clock()
+        c = chores.c
+        with self._database.begin() as connection:
+            if connection.execute(sa.select(c.name).where(c.name == self.name)).first() is None:
+                self._add(connection, now)
+            return bool(
+                connection.execute(
+                    sa.update(chores)
+                    .where(
+                        c.name == self.name,
+                        c.next_at <= now,
+                        sa.or_(c.claimed_until.is_(None), c.claimed_until < now),
+                    )
+                    .values(
+                        claimed_by=self._token,
+                        claimed_until=now + self._duration,
+                        last_started_at=now,
+                    )
+                ).rowcount
+            )
+
+    @retried  # type: ignore[untyped-decorator]
+    def renew(self) -> None:
+        """Hold on to the chore.
+
+        :raises ClaimLost: when somebody else has taken it over.
+        """
+        with self._database.begin() as connection:
+            self._write(connection, claimed_until=self._clock() + self._duration)
+
+    @retried  # type: ignore[untyped-decorator]
+    def finish(self, error: str | None = None) -> None:
+        """Give the chore back, due again an interval after its start.
+
+        :param error: what went wrong; None when it came to its end.
+        :raises ClaimLost: when somebody else has taken it over.
+        """
+        now = self._clock()
+        columns: dict[str, Any] = {"last_error": error}
+        if error is None:
+            columns["last_finished_at"] = now
+        with self._database.begin() as connection:
+            started = connection.scalar(
+                sa.select(chores.c.last_started_at).where(chores.c.name == self.name)
+            )
+            self._write(
+                connection,
+                claimed_by=None,
+                claimed_until=None,
+                next_at=max(now, (started or now) + self._interval),
+                **columns,
+            )
+
+    def finished_before(self) -> bool:
+        """Say whether the chore has ever come to its end."""
+        with self._database.begin() as connection:
+            return (
+                connection.scalar(
+                    sa.select(chores.c.last_finished_at).where(chores.c.name == self.name)
+                )
+                is not None
+            )
+
+    def hasten(self) -> None:
+        """Make the chore due now."""
+        with self._database.begin() as connection:
+            connection.execute(
+                sa.update(chores).where(chores.c.name == self.name).values(next_at=self._clock())
+            )
+
+    def _add(self, connection: sa.Connection, now: datetime.datetime) -> None:
+        try:
+            with connection.begin_nested():
+                connection.execute(chores.insert(), [{"name": self.name, "next_at": now}])
+        except oslo_db_exception.DBDuplicateEntry:
+            # Another worker added it at the same moment.
+            pass
+
+    def _write(self, connection: sa.Connection, **columns: Any) -> None:
+        changed = connection.execute(
+            sa.update(chores)
+            .where(chores.c.name == self.name, chores.c.claimed_by == self._token)
+            .values(**columns)
+        ).rowcount
+        if changed != 1:
+            raise ClaimLost(f"{self.name} was taken over by another worker")

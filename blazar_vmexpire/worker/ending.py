@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM whose lease is over: its action at the end, and that the VM is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oslo_log import log as logging
+
+from blazar_vmexpire import adoption, lifecycle
+from blazar_vmexpire.actions.base import LOOK_AGAIN, Wait
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.exceptions import ActionFailed
+from blazar_vmexpire.lifecycle import Event
+from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker.jobs import Jobs
+from blazar_vmexpire.worker.telling import Telling
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+
+class Ending:
+    """The step of a VM in state ``ending``."""
+
+    def __init__(self, tools: Tools, telling: Telling, jobs: Jobs) -> None:
+        self._tools = tools
+        self._telling = telling
+        self._jobs = jobs
+
+    def __call__(self, row: Expiration) -> None:
+        """Do the next step of the action, or, when the VM is gone, say so and close the row.
+
+        :raises: what the action raises; see :meth:`blazar_vmexpire.actions.base.Action.advance`.
+        """
+        server = self._look(row)
+        if server is None:
+            self._gone(row)
+            return
+        notes = row.progress["end"]
+        if notes["action"] not in self._tools.actions:
+            raise ActionFailed(
+                f"its on_end_action {notes['action']!r} is no longer installed",
+                "install it again, or delete the VM by hand",
+            )
+        action = self._tools.actions[notes["action"]]
+        outcome, progress = self._jobs.advance(row, server, action, "end", notes)
+        # An action that is Done without the VM being gone is looked at again until it is.
+        delay = outcome.delay if isinstance(outcome, Wait) else LOOK_AGAIN.delay
+        with self._tools.database.begin() as connection:
+            claims.finish(
+                connection,
+                row,
+                self._tools.clock() + delay,
+                progress=progress,
+                attempts=0,
+                last_error=None,
+            )
+
+    def _look(self, row: Expiration) -> Server | None:
+        try:
+            server = self._tools.cloud.nova.get(row.server_id)
+        except errors.NotFound:
+            return None
+        return None if server.status in adoption.GONE else server
+
+    def _gone(self, row: Expiration) -> None:
+        now = self._tools.clock()
+        notes: dict[str, Any] = dict(row.progress["end"])
+        ours = bool(row.progress.get("irreversible"))
+        kept: dict[str, Any] = {
+            key: notes[key] for key in ("image_id", "image_name") if key in notes
+        }
+        state = lifecycle.after(row.state, Event.GONE)
+        with self._tools.database.begin() as connection:
+            if ours:
+                db_api.add_notice(
+                    connection,
+                    row,
+                    "ended",
+                    now,
+                    message_id=self._telling.message_id(row, "ended"),
+                    details={"on_end_action": notes["action"], **kept},
+                )
+            db_api.record(
+                connection,
+                row,
+                "deleted",
+                now,
+                by="the end of its lease" if ours else "somebody else",
+                **kept,
+            )
+            claims.finish(
+                connection, row, now, state=state.value, progress={}, attempts=0, last_error=None
+            )
+        LOG.info("Server %s is gone: its lease is over", row.server_id)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running one step of an action on a claimed VM, its notes committed under the claim's fence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from blazar_vmexpire.actions.base import Action, Job, Outcome
+from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker.tools import Tools
+
+
+class Jobs:
+    """Gives actions what they work with."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def advance(
+        self,
+        row: Expiration,
+        server: Server,
+        action: Action,
+        place: str,
+        notes: Mapping[str, Any],
+    ) -> tuple[Outcome, dict[str, Any]]:
+        """Run the next step of an action.
+
+        :param place: where in the row's progress its notes are.
+        :param notes: as the row has them.
+        :returns: what the action says, and the row's whole progress as it is committed now.
+        :raises: what :meth:`Action.advance` raises.
+        """
+        tools = self._tools
+        progress = dict(row.progress)
+
+        def ledger(
+            notes: Mapping[str, Any],
+            *,
+            irreversible: bool | None = None,
+            undo: Mapping[str, Any] | None = None,
+        ) -> None:
+            progress[place] = dict(notes)
+            if irreversible is not None:
+                progress["irreversible"] = irreversible
+            if undo:
+                progress["undo"] = {**progress.get("undo", {}), **undo}
+            with tools.database.begin() as connection:
+                claims.write(connection, row, progress=progress)
+
+        def report(event: str, **details: Any) -> None:
+            with tools.database.begin() as connection:
+                db_api.record(connection, row, event, tools.clock(), **details)
+
+        job = Job(
+            server=server,
+            project_id=server.project_id,
+            lease_id=row.lease_id,
+            now=tools.clock(),
+            at_end=place == "end",
+            conf=tools.conf,
+            cloud=tools.cloud,
+            notes=dict(notes),
+            ledger=ledger,
+            report=report,
+        )
+        return action.advance(job), progress

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Giving a VM back whose owner extended after something had been begun."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any
+
+from oslo_log import log as logging
+
+from blazar_vmexpire import adoption, leases, lifecycle
+from blazar_vmexpire.actions.base import LOOK_AGAIN
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.exceptions import LeaseBusy
+from blazar_vmexpire.lifecycle import Event
+from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+
+class Reviving:
+    """The step of a VM in state ``reviving``: what was begun is undone, its lease is live again."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def __call__(self, row: Expiration) -> None:
+        """Undo the next thing, or be done.
+
+        :raises LeaseBusy: Blazar is still changing the lease.
+        :raises errors.CloudError: Nova or Glance did not do what they were asked.
+        """
+        tools = self._tools
+        nova = tools.cloud.nova
+        now = tools.clock()
+        undo: dict[str, Any] = row.progress.get("undo", {})
+        server = nova.get(row.server_id)
+        if undo.get("unlock") and server.locked:
+            nova.unlock(server.id)
+            self._report(row, "unlocked")
+        if undo.get("start") and server.status != "ACTIVE":
+            if server.task_state is None:
+                nova.start(server.id)
+                self._report(row, "start_asked")
+            with tools.database.begin() as connection:
+                claims.finish(connection, row, now + LOOK_AGAIN.delay)
+            return
+        self._remove_image(row)
+        state = lifecycle.after(row.state, Event.REVIVED)
+        with tools.database.begin() as connection:
+            revived = self._reopen(connection, row)
+            claims.finish(
+                connection,
+                row,
+                now,
+                state=state.value,
+                lease_id=revived.lease_id,
+                progress={},
+                attempts=0,
+                last_error=None,
+            )
+            db_api.record(connection, revived, "revived", now, ends_at=row.ends_at)
+        LOG.info("Server %s was given back; its lease ends %s UTC", row.server_id, row.ends_at)
+
+    def _reopen(self, connection: Any, row: Expiration) -> Expiration:
+        tools = self._tools
+        facts = leases.read(connection, row.lease_id) if row.lease_id else None
+        if facts is not None and facts.in_transition:
+            raise LeaseBusy(f"lease {facts.lease_id} is {facts.status}")
+        if facts is None:
+            row = dataclasses.replace(row, lease_id=leases.new_lease_id())
+        wanted = adoption.wanted_lease(row, tools.book.terms())
+        if facts is None:
+            leases.create(connection, [wanted], tools.clock())
+        elif leases.faults(facts, wanted):
+            leases.mend(connection, facts, wanted, tools.clock())
+        return row
+
+    def _remove_image(self, row: Expiration) -> None:
+        """Remove the image that the end had begun to make: the VM lives on, it only costs quota."""
+        image_id = row.progress.get("end", {}).get("image_id")
+        if image_id is None:
+            return
+        with contextlib.suppress(errors.NotFound):
+            self._tools.cloud.glance.delete(image_id)
+            self._report(row, "image_removed", image_id=image_id)
+
+    def _report(self, row: Expiration, event: str, **details: Any) -> None:
+        with self._tools.database.begin() as connection:
+            db_api.record(connection, row, event, self._tools.clock(), **details)

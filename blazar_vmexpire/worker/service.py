@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker: claims what is due and has it done, by a few threads, until it is stopped."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+from oslo_log import log as logging
+
+from blazar_vmexpire import leases, lifecycle
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.db.engine import retried
+from blazar_vmexpire.db.models import expirations
+from blazar_vmexpire.exceptions import ClaimLost
+from blazar_vmexpire.worker.claims import Chore, Claims
+from blazar_vmexpire.worker.steps import Steps
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+#: Rows claimed ahead for each thread: enough that none waits for the database.
+_AHEAD = 4
+#: Claims are renewed this often within their duration.
+_RENEWALS = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Duty:
+    """A chore and what is done in it."""
+
+    chore: Chore
+    work: Callable[[Chore], object]
+
+
+class Worker:
+    """Works off what is due.
+
+    :param duties: chores that this worker takes its turn at.
+    """
+
+    def __init__(self, tools: Tools, duties: Sequence[Duty] = ()) -> None:
+        self._tools = tools
+        options = tools.conf.vmexpire_worker
+        self._claims = Claims(tools.database, tools.clock, options.claim_duration)
+        self._steps = Steps(tools, self._claims)
+        self._duties = duties
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def wake(self) -> None:
+        """Look for due work at once."""
+        self._wake.set()
+
+    def start(self) -> None:
+        """Start the threads. After a fork: in the process that serves."""
+        duration = self._tools.conf.vmexpire_worker.claim_duration.total_seconds()
+        self._run("vmexpire-claim", self._dispatch)
+        self._run("vmexpire-renew", lambda: self._every(duration / _RENEWALS, self._claims.renew))
+        for duty in self._duties:
+            self._run(f"vmexpire-{duty.chore.name}", self._keep_at(duty))
+
+    def stop(self) -> None:
+        """Finish the steps in hand, begin no other, and wait for that."""
+        self._stopping.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+
+    def work_off(self, limit: int = 1000) -> int:
+        """Do, in the calling thread, the next step of each VM that is due at this moment.
+
+        :returns: for how many.
+        """
+        rows = self._claims.claim(limit)
+        for row in rows:
+            self._steps.run(row)
+        return len(rows)
+
+    def do_duties(self) -> None:
+        """Do, in the calling thread, each chore that is due at this moment."""
+        for duty in self._duties:
+            self._take_turn(duty)
+
+    def _run(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _dispatch(self) -> None:
+        options = self._tools.conf.vmexpire_worker
+        threads = options.threads
+        room = threading.Semaphore(threads * _AHEAD)
+        with concurrent.futures.ThreadPoolExecutor(threads, "vmexpire-step") as pool:
+
+            def step(row: Expiration) -> None:
+                try:
+                    self._steps.run(row)
+                finally:
+                    room.release()
+
+            while not self._stopping.is_set():
+                self._wake.clear()
+                room.acquire()
+                slots = 1
+                while slots < threads * _AHEAD and room.acquire(blocking=False):
+                    slots += 1
+                rows = self._claim(slots)
+                for row in rows:
+                    pool.submit(step, row)
+                for _ in range(slots - len(rows)):
+                    room.release()
+                if not rows:
+                    self._wake.wait(options.poll_interval.total_seconds())
+
+    def _claim(self, limit: int) -> list[Expiration]:
+        try:
+            rows: list[Expiration] = self._claims.claim(limit)
+        except Exception:
+            # Nothing is lost: what is due stays due. The database is asked again in a moment.
+            LOG.exception("Cannot claim what is due")
+            return []
+        return rows
+
+    def _every(self, seconds: float, work: Callable[[], None]) -> None:
+        while not self._stopping.wait(seconds):
+            try:
+                work()
+            except Exception:
+                LOG.exception("Cannot renew claims")
+
+    def _keep_at(self, duty: Duty) -> Callable[[], None]:
+        def loop() -> None:
+            pause = self._tools.conf.vmexpire_worker.poll_interval.total_seconds()
+            while not self._stopping.is_set():
+                self._take_turn(duty)
+                self._stopping.wait(pause)
+
+        return loop
+
+    def _take_turn(self, duty: Duty) -> None:
+        """Do a chore if it is due and nobody else is at it."""
+        try:
+            if not duty.chore.claim():
+                return
+            error = None
+            try:
+                duty.work(duty.chore)
+            except ClaimLost:
+                raise
+            except Exception as problem:
+                error = str(problem) or type(problem).__name__
+                LOG.exception("%s did not come to its end", duty.chore.name.capitalize())
+            duty.chore.finish(error)
+        except ClaimLost as lost:
+            LOG.warning("%s", lost)
+        except Exception:
+            LOG.exception("Cannot take a turn at %s", duty.chore.name)
+        else:
+            self.wake()
+
+
+def audit(tools: Tools) -> int:
+    """Make every VM due whose lease is not what it has to be.
+
+    :returns: how many.
+    """
+
+    @retried  # type: ignore[untyped-decorator]
+    def look() -> int:
+        with tools.database.begin() as connection:
+            found = connection.scalars(
+                leases.unsound(expirations, sorted(lifecycle.LIVE)).distinct()
+            ).all()
+            for begin in range(0, len(found), 1000):
+                # Those that failed a moment ago keep their back-off.
+                connection.execute(
+                    sa.update(expirations)
+                    .where(
+                        expirations.c.server_id.in_(found[begin : begin + 1000]),
+                        expirations.c.attempts == 0,
+                    )
+                    .values(next_at=tools.clock())
+                )
+        return len(found)
+
+    found: int = look()
+    if found:
+        LOG.info("%d leases are not what they have to be: each is looked at", found)
+    return found

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a claimed row to its one next step, and what follows when the step does not succeed."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable
+
+from oslo_log import log as logging
+
+from blazar_vmexpire import adoption, leases, lifecycle
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.exceptions import ActionFailed, ClaimLost, LeaseBusy
+from blazar_vmexpire.lifecycle import Event, State
+from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker.claims import Claims
+from blazar_vmexpire.worker.ending import Ending
+from blazar_vmexpire.worker.jobs import Jobs
+from blazar_vmexpire.worker.reviving import Reviving
+from blazar_vmexpire.worker.telling import Telling
+from blazar_vmexpire.worker.tending import Tending
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+#: A VM that Nova does not find is looked for once more after this long: one answer out of several
+#: API servers may come from a replica that lags behind.
+_MAKE_SURE = datetime.timedelta(seconds=5)
+_SOON = datetime.timedelta(seconds=2)
+
+
+class Steps:
+    """Runs the step of a claimed VM that its state asks for.
+
+    :param release: how rows are given back that no step could finish.
+    """
+
+    def __init__(self, tools: Tools, release: Claims) -> None:
+        self._tools = tools
+        self._claims = release
+        telling = Telling(tools)
+        jobs = Jobs(tools)
+        self._telling = telling
+        tending = Tending(tools, telling, jobs)
+        self._steps: dict[State, Callable[[Expiration], None]] = {
+            State.SEEN: self._look,
+            State.ACTIVE: tending,
+            State.NOTICED: tending,
+            State.QUARANTINED: tending,
+            State.ENDING: Ending(tools, telling, jobs),
+            State.REVIVING: Reviving(tools),
+            State.VANISHED: self._make_sure,
+            State.FAILED: self._rest,
+            State.DELETED: self._look_at_deleted,
+        }
+
+    def run(self, row: Expiration) -> None:
+        """Do the one next step for a claimed row. Nothing is raised: the row says how it went."""
+        try:
+            self._steps[State(row.state)](row)
+        except ClaimLost as lost:
+            LOG.debug("%s", lost)
+            self._claims.release(row)
+        except LeaseBusy as busy:
+            LOG.debug("Server %s waits: %s", row.server_id, busy)
+            self._claims.release(row, self._tools.clock() + _SOON)
+        except errors.NotFound as error:
+            self._not_found(row, error)
+        except (errors.Unavailable, errors.Conflict) as error:
+            self._try_again(row, error)
+        except ActionFailed as error:
+            self._fail(row, error.reason, error.remedy)
+        except errors.Refused as error:
+            often = row.attempts + 1 >= self._tools.conf.vmexpire_worker.max_attempts
+            if often and lifecycle.possible(row.state, Event.FAIL):
+                self._fail(row, str(error), "remove what it was refused for, then retry")
+            else:
+                self._try_again(row, error)
+        except Exception as error:
+            # Whatever it is, it must take neither this worker's other VMs nor this one's clock.
+            LOG.exception("Server %s: step in state %s broke", row.server_id, row.state)
+            self._try_again(row, error)
+        finally:
+            self._claims.forget(row)
+
+    # States with a short step ------------------------------------------------------------------
+
+    def _look(self, row: Expiration) -> None:
+        """Take a VM in that somebody spoke of, wait for it, or forget it."""
+        tools = self._tools
+        now = tools.clock()
+        try:
+            server = tools.cloud.nova.get(row.server_id)
+        except errors.NotFound:
+            server = None
+        if (
+            server is None
+            or server.status in adoption.GONE
+            or not tools.book.in_scope(server.project_id, tools.cloud.keystone.service_project_id)
+        ):
+            with tools.database.begin() as connection:
+                claims.drop(connection, row)
+            return
+        if not adoption.settled(server):
+            # Its next notification, or the next reconciliation, comes earlier than a long wait.
+            with tools.database.begin() as connection:
+                claims.finish(
+                    connection,
+                    row,
+                    now
+                    + lifecycle.backoff(
+                        row.attempts + 1, _SOON / 2, datetime.timedelta(minutes=5), 1.0
+                    ),
+                    attempts=row.attempts + 1,
+                )
+            return
+        terms = tools.book.terms()
+        columns = adoption.columns(server, now, terms, datetime.timedelta(0))
+        columns["state"] = lifecycle.after(row.state, Event.ADOPT).value
+        adopted = dataclasses.replace(row, **columns)
+        next_at = columns.pop("next_at")
+        with tools.database.begin() as connection:
+            claims.finish(connection, row, next_at, attempts=0, last_error=None, **columns)
+            leases.create(connection, [adoption.wanted_lease(adopted, terms)], now)
+            db_api.record(
+                connection,
+                adopted,
+                "adopted",
+                now,
+                ends_at=adopted.ends_at,
+                lease_id=adopted.lease_id,
+            )
+        LOG.info(
+            "Server %s was taken in: lease %s ends %s UTC",
+            row.server_id,
+            adopted.lease_id,
+            adopted.ends_at,
+        )
+
+    def _make_sure(self, row: Expiration) -> None:
+        """Look once more for a VM that Nova did not find; two answers alike are proof."""
+        tools = self._tools
+        now = tools.clock()
+        try:
+            server = tools.cloud.nova.get(row.server_id)
+        except errors.NotFound:
+            server = None
+        if server is not None and server.status not in adoption.GONE:
+            with tools.database.begin() as connection:
+                claims.finish(
+                    connection,
+                    row,
+                    now,
+                    state=lifecycle.after(row.state, Event.REAPPEAR).value,
+                    attempts=0,
+                )
+                db_api.record(connection, row, "reappeared", now)
+            return
+        with tools.database.begin() as connection:
+            claims.finish(
+                connection,
+                row,
+                None,
+                state=lifecycle.after(row.state, Event.GONE).value,
+                progress={},
+                attempts=0,
+                last_error=None,
+            )
+            if row.lease_id is not None:
+                leases.destroy(connection, [row.lease_id])
+            db_api.record(connection, row, "deleted", now, by="its owner, or an administrator")
+        LOG.info("Server %s is gone: its lease was removed", row.server_id)
+
+    def _look_at_deleted(self, row: Expiration) -> None:
+        """Send what is still to be said of a VM that is gone; or take in one that was restored."""
+        tools = self._tools
+        now = tools.clock()
+        with tools.database.begin() as connection:
+            waiting = [n for n in db_api.notices_of(connection, row.server_id) if n.due_at]
+        overtaken = [n for n in waiting if n.kind != "ended"]
+        if overtaken:
+            self._telling.give_up(overtaken, "the server is gone")
+        for notice in waiting:
+            if notice.kind == "ended" and notice.due_at and notice.due_at <= now:
+                self._telling.deliver(row, notice)
+                with tools.database.begin() as connection:
+                    claims.finish(connection, row, now)
+                return
+        waiting = [n for n in waiting if n not in overtaken]
+        if waiting:
+            next_at = min(n.due_at for n in waiting if n.due_at)
+            with tools.database.begin() as connection:
+                claims.finish(connection, row, next_at)
+            return
+        self._restored_or_rest(row)
+
+    def _restored_or_rest(self, row: Expiration) -> None:
+        tools = self._tools
+        try:
+            server = tools.cloud.nova.get(row.server_id)
+        except errors.NotFound:
+            server = None
+        restored = (
+            server is not None
+            and server.status not in adoption.GONE
+            and server.task_state != "deleting"
+        )
+        if restored:
+            with tools.database.begin() as connection:
+                if row.lease_id is not None:
+                    leases.destroy(connection, [row.lease_id])
+                claims.write(connection, row, generation=row.generation + 1)
+            self._look(dataclasses.replace(row, generation=row.generation + 1))
+            return
+        with tools.database.begin() as connection:
+            claims.finish(connection, row, None)
+
+    def _rest(self, row: Expiration) -> None:
+        """Leave a failed one to the operator; but see whether it is still there."""
+        self._tools.cloud.nova.get(row.server_id)
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, row, None)
+
+    # What did not succeed ----------------------------------------------------------------------
+
+    def _not_found(self, row: Expiration, error: errors.NotFound) -> None:
+        """Nova, or somebody else, does not know what a step needs: is it the VM that is gone?"""
+        if error.service != "nova" or row.state not in lifecycle.LIVE | {
+            State.REVIVING,
+            State.FAILED,
+        }:
+            self._try_again(row, error)
+            return
+        now = self._tools.clock()
+        try:
+            with self._tools.database.begin() as connection:
+                claims.finish(
+                    connection,
+                    row,
+                    now + _MAKE_SURE,
+                    state=lifecycle.after(row.state, Event.VANISH).value,
+                )
+                db_api.record(connection, row, "vanished", now)
+        except ClaimLost:
+            self._claims.release(row)
+
+    def _try_again(self, row: Expiration, error: Exception) -> None:
+        attempts = row.attempts + 1
+        next_at = self._tools.retry_at(attempts)
+        LOG.warning(
+            "Server %s: step in state %s failed, try %d, next try at %s UTC: %s",
+            row.server_id,
+            row.state,
+            attempts,
+            next_at.isoformat(" ", "seconds"),
+            error,
+        )
+        try:
+            with self._tools.database.begin() as connection:
+                claims.finish(
+                    connection, row, next_at, attempts=attempts, last_error=str(error)[:2000]
+                )
+        except ClaimLost:
+            self._claims.release(row)
+
+    def _fail(self, row: Expiration, reason: str, remedy: str) -> None:
+        now = self._tools.clock()
+        LOG.error(
+            "Server %s: its expiration failed in state %s and waits for an operator: %s; %s",
+            row.server_id,
+            row.state,
+            reason,
+            remedy,
+        )
+        try:
+            state = lifecycle.after(row.state, Event.FAIL)
+            with self._tools.database.begin() as connection:
+                claims.finish(
+                    connection,
+                    row,
+                    None,
+                    state=state.value,
+                    last_error=f"{reason}; {remedy}"[:2000],
+                    attempts=0,
+                )
+                db_api.record(
+                    connection,
+                    row,
+                    "failed",
+                    now,
+                    in_state=row.state,
+                    reason=reason,
+                    remedy=remedy,
+                )
+        except ClaimLost:
+            self._claims.release(row)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telling people: from a resolved notice to one that the mail server has accepted.
+
+A notice is resolved (a row, committed) before it is sent, and accepted (its row, committed) after.
+A crash between the mail server's 250 and that commit repeats one mail, with the same Message-ID; no
+crash loses one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from oslo_log import log as logging
+
+from blazar_vmexpire import RESOURCE_TYPE, lifecycle
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.notices import (
+    BadAddress,
+    MailUnavailable,
+    Notice,
+    Undeliverable,
+    build_message,
+    message_id_for,
+    parse_recipient,
+)
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Recipient:
+    address: str
+    owner_name: str | None
+    is_owner: bool
+    why: str | None
+    """Why it is not the owner."""
+
+
+class Telling:
+    """Sends notices, and keeps their rows."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def message_id(self, row: Expiration, kind: str) -> str:
+        """Say the Message-ID of a notice: the same however often it is sent."""
+        return message_id_for(row.server_id, kind, row.generation, self._tools.mailer.domain)
+
+    def deliver(self, row: Expiration, notice: NoticeRow) -> bool:
+        """Try to send a notice, and commit how that went.
+
+        :returns: whether the mail server accepted it. If not, its row says when it is tried again.
+        """
+        tools = self._tools
+        try:
+            recipient = self._recipient(row, notice)
+            content = self._content(row, notice, recipient)
+            message = build_message(
+                tools.renderer.render(content),
+                notice=content,
+                recipient=recipient.address,
+                from_address=tools.conf.vmexpire_mail.from_address,
+                message_id=notice.message_id,
+                date=tools.clock(),
+            )
+            answer = tools.mailer.send(message, recipient.address)
+        except Undeliverable as error:
+            self._refused(row, notice, recipient, str(error))
+            return False
+        except (MailUnavailable, errors.CloudError) as error:
+            self._failed(row, notice, str(error))
+            return False
+        now = tools.clock()
+        with tools.database.begin() as connection:
+            db_api.update_notice(
+                connection,
+                notice.id,
+                accepted_at=now,
+                due_at=None,
+                recipient=recipient.address,
+                told_end=row.ends_at,
+                last_error=None,
+                attempts=notice.attempts + 1,
+            )
+            db_api.record(
+                connection,
+                row,
+                "notice_accepted",
+                now,
+                kind=notice.kind,
+                recipient=recipient.address,
+                message_id=notice.message_id,
+                ends_at=row.ends_at,
+                **({"instead_of_owner": recipient.why} if recipient.why else {}),
+            )
+        LOG.info(
+            "Notice %s for server %s accepted for %s: %s",
+            notice.kind,
+            row.server_id,
+            recipient.address,
+            answer,
+        )
+        return True
+
+    def give_up(self, notices: Sequence[NoticeRow], why: str) -> None:
+        """Let notices rest that need not be sent any more."""
+        with self._tools.database.begin() as connection:
+            for notice in notices:
+                db_api.update_notice(connection, notice.id, due_at=None, last_error=why)
+
+    def _recipient(self, row: Expiration, notice: NoticeRow) -> _Recipient:
+        """Say who gets a notice: the owner, or the contact for those who cannot be reached.
+
+        :raises errors.CloudError: Keystone does not answer; that says nothing about the owner.
+        """
+        why = name = None
+        try:
+            user = self._tools.cloud.keystone.get_user(row.user_id or "")
+        except errors.NotFound:
+            why = f"user {row.user_id} does not exist any more"
+        else:
+            name = user.name
+            try:
+                address = parse_recipient(user.email or "")
+            except BadAddress as error:
+                why = f"user {user.name} has no usable mail address: {error}"
+            else:
+                if not user.enabled:
+                    why = f"user {user.name} is disabled"
+                elif notice.refusals >= self._tools.conf.vmexpire_mail.max_refusals:
+                    why = f"{address} was refused {notice.refusals} times"
+                else:
+                    return _Recipient(address, name, True, None)
+        contact = self._tools.conf[RESOURCE_TYPE].undeliverable_contact
+        if not contact:
+            raise MailUnavailable(f"{why}, and undeliverable_contact is not set")
+        return _Recipient(contact, name, False, why)
+
+    def _content(self, row: Expiration, notice: NoticeRow, recipient: _Recipient) -> Notice:
+        tools = self._tools
+        now = tools.clock()
+        terms = tools.book.terms()
+        # What a mail about a VM that ended says of its end must not change with the options.
+        said = notice.details
+        quarantine_at = latest = None
+        if row.ends_at is not None and row.state in lifecycle.LIVE:
+            quarantine_at = lifecycle.agenda(row.ends_at, terms).quarantine_at
+            latest = lifecycle.latest_allowed(row.ends_at, now, row.server_created_at, terms)
+        return Notice(
+            kind=notice.kind,
+            server_id=row.server_id,
+            server_name=row.server_name,
+            project_id=row.project_id or "",
+            project_name=self._project_name(row),
+            lease_id=row.lease_id,
+            ends_at=row.ends_at,
+            now=now,
+            on_end_action=said.get("on_end_action", terms.on_end_action),
+            quarantine_at=quarantine_at,
+            recipient_is_owner=recipient.is_owner,
+            owner_name=recipient.owner_name,
+            image_id=said.get("image_id"),
+            image_name=said.get("image_name"),
+            reason=said.get("reason"),
+            latest_allowed=latest,
+        )
+
+    def _project_name(self, row: Expiration) -> str:
+        try:
+            return self._tools.cloud.keystone.get_project(row.project_id or "").name
+        except errors.NotFound:
+            return row.project_id or ""
+
+    def _refused(
+        self, row: Expiration, notice: NoticeRow, recipient: _Recipient, error: str
+    ) -> None:
+        refusals = notice.refusals + (1 if recipient.is_owner else 0)
+        LOG.warning(
+            "Notice %s for server %s refused for %s: %s",
+            notice.kind,
+            row.server_id,
+            recipient.address,
+            error,
+        )
+        with self._tools.database.begin() as connection:
+            db_api.update_notice(
+                connection,
+                notice.id,
+                refusals=refusals,
+                attempts=notice.attempts + 1,
+                recipient=recipient.address,
+                due_at=self._tools.retry_at(notice.attempts + 1),
+                last_error=error,
+            )
+            db_api.record(
+                connection,
+                row,
+                "notice_refused",
+                self._tools.clock(),
+                kind=notice.kind,
+                recipient=recipient.address,
+                reason=error,
+            )
+
+    def _failed(self, row: Expiration, notice: NoticeRow, error: str) -> None:
+        due_at = self._tools.retry_at(notice.attempts + 1)
+        LOG.warning(
+            "Notice %s for server %s could not be sent, next try at %s UTC: %s",
+            notice.kind,
+            row.server_id,
+            due_at.isoformat(" ", "seconds"),
+            error,
+        )
+        with self._tools.database.begin() as connection:
+            db_api.update_notice(
+                connection,
+                notice.id,
+                attempts=notice.attempts + 1,
+                due_at=due_at,
+                last_error=error,
+            )
