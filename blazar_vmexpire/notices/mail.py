@@ -10,9 +10,11 @@ import smtplib
 import ssl
 import time
 from collections.abc import Callable
-from email import policy
-from email.headerregistry import Address
+from email.header import Header
+from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
+from email.policy import SMTP, EmailPolicy, Policy
+from typing import Any
 
 from oslo_config import cfg
 
@@ -33,8 +35,6 @@ __all__ = [
     "parse_sender",
 ]
 
-#: Everything goes out as ASCII: bodies are encoded, and no server on the way needs 8BITMIME.
-_POLICY = policy.SMTP.clone(cte_type="7bit")
 #: Characters in a line of a body that needs no encoding; RFC 5322 would have no more.
 _LINE_LIMIT = 78
 #: How long to wait for the answer to QUIT, in seconds, when the mail is accepted already.
@@ -46,6 +46,52 @@ _QUIT_TIMEOUT = 1.0
 _OUR_FAULT = frozenset({500, 502, 503, 504, 521, 530, 534, 535, 538})
 #: The same in enhanced status codes (RFC 3463): bad sender, mail system, protocol.
 _OUR_FAULT_ENHANCED = re.compile(r"5\.(?:1\.[78]|3\.[0-35-9]|5\.\d{1,3})(?!\d)")
+#: Characters in a word of a header that needs no encoding: more do not fit beside its name.
+_WORD_LIMIT = 50
+
+
+class _PlainText(BaseHeader):
+    """A header whose value is text and nothing but text: a subject, an id.
+
+    The email package would take what looks like an encoded word in it for one, decode it, and write
+    out what it held, line breaks included; and it loses spaces between long words that are not
+    ASCII. Here the value is encoded as a whole where it is not plain ASCII.
+    """
+
+    max_count = 1
+
+    @classmethod
+    def parse(cls, value: str, kwds: dict[str, Any]) -> None:
+        """Take the value as it is."""
+        kwds["decoded"] = value
+        kwds["parse_tree"] = None
+
+    def fold(self, *, policy: Policy) -> str:
+        """Write the header, in lines as long as the policy allows."""
+        value = str(self)
+        plain = (
+            value.isascii()
+            and "=?" not in value
+            and all(len(word) <= _WORD_LIMIT for word in value.split())
+        )
+        text = Header(
+            value,
+            charset="us-ascii" if plain else "utf-8",
+            maxlinelen=policy.max_line_length,
+            header_name=self.name,
+        ).encode(splitchars=" ", linesep=policy.linesep)
+        return f"{self.name}: {text}{policy.linesep}"
+
+
+def _policy() -> EmailPolicy[EmailMessage]:
+    """Say how mails are written: as ASCII, so that no server on the way needs 8BITMIME."""
+    registry = HeaderRegistry()
+    for name in ("Subject", "X-OpenStack-Server", "X-OpenStack-Project"):
+        registry.map_to_type(name, _PlainText)
+    return SMTP.clone(cte_type="7bit", header_factory=registry)
+
+
+_POLICY = _policy()
 
 
 class Undeliverable(Exception):
@@ -87,15 +133,15 @@ def build_message(
     :raises BadAddress: when an address is none.
     """
     message = EmailMessage(policy=_POLICY)
-    message["Subject"] = _header_text(rendered.subject)
+    message["Subject"] = words.one_line(rendered.subject)
     message["From"] = parse_sender(from_address)
     message["To"] = Address(addr_spec=parse_recipient(recipient))
     message["Date"] = date.replace(tzinfo=datetime.UTC)
     message["Message-ID"] = message_id
     # RFC 3834: no holiday responder answers this.
     message["Auto-Submitted"] = "auto-generated"
-    message["X-OpenStack-Server"] = _header_text(notice.server_id)
-    message["X-OpenStack-Project"] = _header_text(notice.project_id)
+    message["X-OpenStack-Server"] = words.one_line(notice.server_id)
+    message["X-OpenStack-Project"] = words.one_line(notice.project_id)
     # An HTML part would be added here: message.add_alternative(…, subtype="html").
     text = words.plain_body(rendered.text)
     short = all(len(line) <= _LINE_LIMIT for line in text.split("\n"))
@@ -103,15 +149,6 @@ def build_message(
         text, charset="utf-8", cte="7bit" if text.isascii() and short else "quoted-printable"
     )
     return message
-
-
-def _header_text(text: str) -> str:
-    """Make a text safe as the value of an unstructured header.
-
-    :func:`words.one_line` leaves no line breaks; what is left is text that looks like an encoded
-    word. The email package would decode it, and its content could hold anything again.
-    """
-    return words.one_line(text.replace("=?", "= ?"))
 
 
 class Mailer:

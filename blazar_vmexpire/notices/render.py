@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import pathlib
 import shlex
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -62,8 +63,8 @@ class Renderer:
 
     def __init__(self, template_path: Sequence[str] = ()) -> None:
         self._path = [pathlib.Path(directory) for directory in template_path]
-        self._builtin = _environment([])
-        self._chosen = _environment(self._path) if self._path else self._builtin
+        self._builtin = _Templates([])
+        self._chosen = _Templates(self._path) if self._path else self._builtin
 
     def render(self, notice: Notice) -> Rendered:
         """Word a notice.
@@ -78,14 +79,14 @@ class Renderer:
             )
         if self._chosen is not self._builtin:
             try:
-                return _render(self._chosen, notice)
+                return self._chosen.render(notice)
             except TemplateError as error:
                 LOG.error(
                     "Notice %(kind)s for server %(server)s is worded by the built-in template:"
                     " %(error)s",
                     {"kind": notice.kind, "server": notice.server_id, "error": error},
                 )
-        return _render(self._builtin, notice)
+        return self._builtin.render(notice)
 
     def check(self) -> list[str]:
         """Render every kind with made-up data, and look through the operator's directories.
@@ -96,13 +97,13 @@ class Renderer:
         problems = dict.fromkeys(self._check_directories())
         for notice in samples.every_kind():
             try:
-                _render(self._chosen, notice)
+                self._chosen.render(notice)
             except TemplateError as error:
                 problems[str(error)] = None
         return list(problems)
 
     def _check_directories(self) -> Iterator[str]:
-        known = set(self._builtin.list_templates())
+        known = self._builtin.names()
         for directory in self._path:
             try:
                 files = sorted(p for p in directory.iterdir() if p.name.endswith(_SUFFIX))
@@ -120,43 +121,72 @@ class Renderer:
                     )
 
 
-def _environment(path: Sequence[pathlib.Path]) -> jinja2.Environment:
-    builtin = jinja2.PackageLoader(_PACKAGE, "templates")
-    environment = jinja2.Environment(  # noqa: S701 - plain text; HTML gets an autoescaping one
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.FileSystemLoader(list(path)),
-                builtin,
-                jinja2.PrefixLoader({"builtin": builtin}),
-            ]
-        ),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(utc=words.utc, cut=words.one_line, paragraph=words.paragraph)
-    return environment
+class _Templates:
+    """Templates found in some directories first, then among the built-in ones."""
 
+    def __init__(self, path: Sequence[pathlib.Path]) -> None:
+        self._path = path
+        builtin = jinja2.PackageLoader(_PACKAGE, "templates")
+        self._environment = jinja2.Environment(  # noqa: S701 - plain text has nothing to escape
+            loader=jinja2.ChoiceLoader(
+                [
+                    jinja2.FileSystemLoader(list(path)),
+                    builtin,
+                    jinja2.PrefixLoader({"builtin": builtin}),
+                ]
+            ),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        self._environment.filters.update(
+            utc=words.utc, cut=words.one_line, paragraph=words.paragraph
+        )
 
-def _render(environment: jinja2.Environment, notice: Notice) -> Rendered:
-    """Render with the templates of one environment.
+    def names(self) -> set[str]:
+        """List the names of all templates that are there."""
+        return set(self._environment.list_templates())
 
-    :raises TemplateError: for whatever goes wrong in a template.
-    """
-    name = notice.template + _SUFFIX
-    try:
-        text = environment.get_template(name).render(_context(notice))
-    except Exception as error:  # a template may raise anything there is
-        raise TemplateError(_describe(error, name)) from error
-    head, _, body = text.lstrip().partition("\n\n")
-    if not head.startswith(_SUBJECT):
-        raise TemplateError(f'{_file(environment, name)}: the first line must be "{_SUBJECT} …"')
-    subject = words.one_line(head.removeprefix(_SUBJECT), _SUBJECT_LIMIT)
-    rendered = Rendered(subject=subject, text=_sparse(words.plain_body(body)))
-    if not rendered.subject or not rendered.text.strip():
-        raise TemplateError(f"{_file(environment, name)}: the subject or the body is empty")
-    return rendered
+    def render(self, notice: Notice) -> Rendered:
+        """Word a notice.
+
+        :raises TemplateError: for whatever goes wrong in a template.
+        """
+        name = notice.template + _SUFFIX
+        try:
+            text = self._environment.get_template(name).render(_context(notice))
+        except Exception as error:  # a template may raise anything there is
+            raise TemplateError(self._describe(name, error)) from error
+        head, _, body = text.lstrip().partition("\n\n")
+        if not head.startswith(_SUBJECT):
+            raise TemplateError(f'{self._file(name)}: the first line must be "{_SUBJECT} …"')
+        rendered = Rendered(
+            subject=words.one_line(head.removeprefix(_SUBJECT), _SUBJECT_LIMIT),
+            text=_sparse(words.plain_body(body)),
+        )
+        if not rendered.subject or not rendered.text.strip():
+            raise TemplateError(f"{self._file(name)}: the subject or the body is empty")
+        return rendered
+
+    def _file(self, name: str) -> str:
+        """Find the file that a template comes from; a built-in one is just named."""
+        return next((str(d / name) for d in self._path if (d / name).exists()), name)
+
+    def _describe(self, name: str, error: Exception) -> str:
+        """Say what is wrong with a template, and where: ``file:line: what``."""
+        where = self._file(name)
+        if isinstance(error, jinja2.TemplateSyntaxError):
+            where = f"{error.filename or error.name or name}:{error.lineno}"
+        elif isinstance(error, OSError) and error.filename:
+            where = str(error.filename)
+        else:
+            # Jinja2 rewrites the traceback: frames of templates carry the template's file and line.
+            for frame, line in traceback.walk_tb(error.__traceback__):
+                if frame.f_code.co_filename.endswith(_SUFFIX):
+                    where = f"{frame.f_code.co_filename}:{line}"
+        what = words.one_line(str(error)) or "no further words"
+        return f"{where}: {type(error).__name__}: {what}"
 
 
 def _context(notice: Notice) -> dict[str, Any]:
@@ -196,26 +226,3 @@ def _sparse(text: str) -> str:
         if line or (lines and lines[-1]):
             lines.append(line)
     return "\n".join(lines)
-
-
-def _file(environment: jinja2.Environment, name: str) -> str:
-    return environment.get_template(name).filename or name
-
-
-def _describe(error: Exception, name: str) -> str:
-    """Say what is wrong with a template, and where: ``file:line: what``."""
-    where = name
-    if isinstance(error, jinja2.TemplateSyntaxError):
-        where = f"{error.filename or error.name or name}:{error.lineno}"
-    elif isinstance(error, OSError) and error.filename:
-        where = str(error.filename)
-    else:
-        # Jinja2 rewrites the traceback: frames of templates carry the template's file and line.
-        trace = error.__traceback__
-        while trace is not None:
-            filename = trace.tb_frame.f_code.co_filename
-            if filename.endswith(_SUFFIX):
-                where = f"{filename}:{trace.tb_lineno}"
-            trace = trace.tb_next
-    what = words.one_line(str(error)) or type(error).__name__
-    return f"{where}: {type(error).__name__}: {what}"

@@ -51,7 +51,7 @@ def every_kind() -> list[Notice]:
                 usual,
                 server_name="",
                 lease_id=None,
-                ends_at=None,
+                ends_at=None if kind is Kind.ENDED else usual.ends_at,
                 on_end_action="delete",
                 owner_name=None,
                 latest_allowed=None,
