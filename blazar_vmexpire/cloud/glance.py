@@ -105,7 +105,7 @@ class Glance:
         """
         what = f"get image {image_id}"
         answer = self._rest.call(
-            "GET", f"/images/{image_id}", what, expected=(200,), about=image_id
+            "GET", rest.path("images", image_id), what, expected=(200,), about=image_id
         )
         image = Image.from_json(answer)
         if image.id != image_id:
@@ -121,7 +121,7 @@ class Glance:
         what = f"give image {image_id} to project {project_id}"
         self._rest.call(
             "PATCH",
-            f"/images/{image_id}",
+            rest.path("images", image_id),
             what,
             expected=(200,),
             about=image_id,
@@ -142,7 +142,7 @@ class Glance:
         """
         self._rest.call(
             "DELETE",
-            f"/images/{image_id}",
+            rest.path("images", image_id),
             f"delete image {image_id}",
             expected=(204,),
             about=image_id,

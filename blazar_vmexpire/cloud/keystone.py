@@ -160,7 +160,9 @@ class Keystone:
             result: _T = known
             return result
         what = f"get {kind} {key}"
-        answer = self._rest.call("GET", f"/{kind}s/{key}", what, expected=(200,), about=key)
+        answer = self._rest.call(
+            "GET", rest.path(f"{kind}s", key), what, expected=(200,), about=key
+        )
         found = read(rest.Fields("keystone", what, answer).need(kind, dict))
         with self._guard:
             if len(self._known) >= _KEEP_ENTRIES:

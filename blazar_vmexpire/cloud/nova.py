@@ -79,7 +79,7 @@ class Server:
             name=fields.need("name", (str, type(None))) or "",
             status=status.upper(),
             task_state=fields.need("OS-EXT-STS:task_state", (str, type(None))),
-            vm_state=fields.text("OS-EXT-STS:vm_state"),
+            vm_state=fields.need("OS-EXT-STS:vm_state", (str, type(None))) or "",
             power_state=fields.need("OS-EXT-STS:power_state", (int, type(None))) or 0,
             project_id=fields.text("tenant_id"),
             user_id=fields.text("user_id"),
@@ -123,7 +123,7 @@ class Nova:
         """
         what = f"get server {server_id}"
         answer = self._rest.call(
-            "GET", f"/servers/{server_id}", what, expected=(200,), about=server_id
+            "GET", rest.path("servers", server_id), what, expected=(200,), about=server_id
         )
         raw = rest.Fields("nova", what, answer).need("server", dict)
         server = Server.from_json(raw)
@@ -167,7 +167,7 @@ class Nova:
         """
         self._rest.call(
             "DELETE",
-            f"/servers/{server_id}",
+            rest.path("servers", server_id),
             f"delete server {server_id}",
             expected=(204,),
             about=server_id,
@@ -275,7 +275,7 @@ class Nova:
     def _act(self, server_id: str, verb: str, body: Mapping[str, Any]) -> Any:
         return self._rest.call(
             "POST",
-            f"/servers/{server_id}/action",
+            rest.path("servers", server_id, "action"),
             f"{verb} server {server_id}",
             expected=(202,),
             about=server_id,

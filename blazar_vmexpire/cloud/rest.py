@@ -138,6 +138,11 @@ class Rest:
         return about in message
 
 
+def path(*segments: str) -> str:
+    """Join segments to a path: an id that came from outside stays one segment of it."""
+    return "".join("/" + urllib.parse.quote(segment, safe="") for segment in segments)
+
+
 def next_marker(links_or_href: Any) -> str | None:
     """Find the marker of the next page.
 

@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nova at microversion 2.90: servers that take their time."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import urllib.parse
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from tests.fakes import identity, image, wire
+
+_FAULTS = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    405: "badMethod",
+    409: "conflictingRequest",
+    413: "overLimit",
+    429: "overLimit",
+    501: "notImplemented",
+    503: "serviceUnavailable",
+}
+_STATUS = {
+    "active": "ACTIVE",
+    "building": "BUILD",
+    "stopped": "SHUTOFF",
+    "paused": "PAUSED",
+    "suspended": "SUSPENDED",
+    "rescued": "RESCUE",
+    "resized": "VERIFY_RESIZE",
+    "error": "ERROR",
+    "soft-delete": "SOFT_DELETED",
+    "shelved": "SHELVED",
+    "shelved_offloaded": "SHELVED_OFFLOADED",
+}
+_QUERY = {"all_tenants", "limit", "marker", "sort_key", "sort_dir", "project_id", "status"}
+_PAGING = {"limit", "marker", "sort_key", "sort_dir"}
+
+
+def error(status: int, message: str) -> wire.Response:
+    """Make an error as Nova words it."""
+    key = _FAULTS.get(status, "computeFault")
+    return wire.Response(status, {key: {"code": status, "message": message}})
+
+
+@dataclasses.dataclass
+class Vm:
+    """A server.
+
+    :ivar vm_state: ``active``, ``stopped``, ``error``, ``building``, … as in Nova
+    :ivar image_id: None for a server that boots from a volume
+    :ivar cell: name of its cell, for ``Compute.down_cells``
+    """
+
+    project_id: str
+    user_id: str
+    id: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    name: str = "vm"
+    vm_state: str = "active"
+    task_state: str | None = None
+    created_at: datetime.datetime = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    )
+    image_id: str | None = "70a599e0-31e7-49b7-b260-868f441e862b"
+    flavor: str = "m1.small"
+    availability_zone: str = "nova"
+    host: str | None = "compute1"
+    cell: str = "cell1"
+    locked: bool = False
+    locked_reason: str | None = None
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    tags: list[str] = dataclasses.field(default_factory=list)
+    volumes: list[str] = dataclasses.field(default_factory=list)
+    snapshot: str | None = None
+    then: Callable[[], None] | None = None
+    left: int = 0
+
+    @property
+    def power_state(self) -> int:
+        running = self.vm_state in ("active", "resized", "rescued")
+        return {"paused": 3}.get(self.vm_state, 1 if running else 4)
+
+
+class Compute:
+    """Servers.
+
+    :ivar vms: by UUID; change them as you like
+    :ivar reads: how many reads of a server see it in transition (``powering-off``, ``deleting``)
+    :ivar max_limit: most servers on a page, whatever was asked for
+    :ivar down_cells: names of the cells that Nova cannot reach
+    :ivar soft_delete: whether a deleted server stays, ``SOFT_DELETED`` (reclaim_instance_interval)
+    """
+
+    def __init__(self, url: str, keystone: identity.Identity, glance: image.Image) -> None:
+        self.url = f"{url}/compute/v2.1"
+        self.identity = keystone
+        self.glance = glance
+        self.vms: dict[str, Vm] = {}
+        self.deleted: dict[str, Vm] = {}
+        self.reads = 1
+        self.max_limit = 1000
+        self.down_cells: set[str] = set()
+        self.soft_delete = False
+
+    def add(self, **attributes: Any) -> str:
+        vm = Vm(**attributes)
+        self.vms[vm.id] = vm
+        return vm.id
+
+    def settle(self, server_id: str) -> None:
+        """Finish at once what a server is in the middle of."""
+        vm = self.vms.get(server_id)
+        if vm is not None and vm.then is not None:
+            then, vm.then, vm.left = vm.then, None, 0
+            then()
+
+    def vanish(self, server_id: str) -> None:
+        """Delete a server without anybody having asked."""
+        self.deleted[server_id] = self.vms.pop(server_id)
+
+    # Requests
+
+    def handle(self, path: str, request: wire.Request) -> wire.Response:
+        token = self.identity.authenticate(request)
+        version = request.headers.get("openstack-api-version")
+        if version != "compute 2.90":
+            return error(400, f"The fake cloud speaks compute 2.90, not {version}.")
+        parts = path.strip("/").split("/")
+        admin = "admin" in [role["name"] for role in token["roles"]]
+        if not admin and "all_tenants" in request.query:
+            return error(403, "Policy doesn't allow os_compute_api:servers:detail:get_all_tenants")
+        if parts == ["servers", "detail"]:
+            return self._list(request, None if admin else token["project"]["id"])
+        if parts == ["os-services"]:
+            return self._services()
+        if parts[0] != "servers" or not 2 <= len(parts) <= 3:
+            return error(404, "The resource could not be found.")
+        vm = self.vms.get(parts[1])
+        if vm is None or not (admin or vm.project_id == token["project"]["id"]):
+            return error(404, f"Instance {parts[1]} could not be found.")
+        if request.method == "GET":
+            if vm.cell in self.down_cells:
+                return wire.Response(200, {"server": self._brief(vm, show=True)})
+            answer = wire.Response(200, {"server": self._view(vm, show=True)})
+            self._looked_at(vm)
+            return answer
+        if vm.cell in self.down_cells:
+            return error(500, "Unexpected API Error. Please report this.")
+        if vm.locked and not admin:
+            return error(409, f"Instance {vm.id} is locked")
+        if request.method == "DELETE":
+            return self._delete(vm)
+        ((action, arguments),) = request.body.items()
+        do = {
+            "os-stop": self._stop,
+            "os-start": self._start,
+            "lock": self._lock,
+            "unlock": self._unlock,
+            "createImage": self._create_image,
+        }.get(action)
+        if do is None:
+            return error(400, f"There is no such action: {action}")
+        return do(vm, arguments, token)
+
+    def _stop(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "stop", "active", "error")
+        self._begin(vm, "powering-off", lambda: self._become(vm, "stopped"))
+        return wire.Response(202)
+
+    def _start(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "start", "stopped")
+        self._begin(vm, "powering-on", lambda: self._become(vm, "active"))
+        return wire.Response(202)
+
+    def _lock(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        vm.locked = True
+        reason = (arguments or {}).get("locked_reason")
+        vm.locked_reason = reason or vm.locked_reason
+        return wire.Response(202)
+
+    def _unlock(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        vm.locked, vm.locked_reason = False, None
+        return wire.Response(202)
+
+    def _create_image(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "createImage", "active", "stopped", "paused", "suspended")
+        project = token["project"]["id"]
+        properties = {
+            "image_type": "snapshot",
+            "instance_uuid": vm.id,
+            "user_id": token["user"]["id"],
+            **arguments.get("metadata", {}),
+        }
+        if vm.image_id is None:
+            mapping = [{"snapshot_id": str(uuid.uuid4()), "boot_index": 0}]
+            image_id = self.glance.add(
+                name=arguments["name"],
+                size=0,
+                owner=project,
+                bdm_v2="True",
+                root_device_name="/dev/vda",
+                block_device_mapping=json.dumps(mapping),
+                **properties,
+            )
+        else:
+            vm.task_state = "image_snapshot"
+            image_id = self.glance.begin(
+                arguments["name"],
+                project,
+                lambda: self._snapshot_done(vm),
+                base_image_ref=vm.image_id,
+                **properties,
+            )
+            vm.snapshot = image_id if vm.task_state else None
+        return wire.Response(202, {"image_id": image_id})
+
+    def _snapshot_done(self, vm: Vm) -> None:
+        if vm.task_state == "image_snapshot":
+            vm.task_state = None
+        vm.snapshot = None
+
+    def _delete(self, vm: Vm) -> wire.Response:
+        if vm.snapshot is not None:
+            # Nova cuts a snapshot off that is not being uploaded yet.
+            lost = self.glance.images.get(vm.snapshot, {}).get("status") == "queued"
+            (self.glance.fail if lost else self.glance.finish)(vm.snapshot)
+        if self.soft_delete and vm.vm_state != "soft-delete":
+            self._begin(vm, "soft-deleting", lambda: self._become(vm, "soft-delete"))
+        else:
+            self._begin(vm, "deleting", lambda: self.vanish(vm.id))
+        return wire.Response(204)
+
+    # State
+
+    def _demand(self, vm: Vm, action: str, *states: str) -> None:
+        for attribute, allowed in (("vm_state", states), ("task_state", (None,))):
+            value = getattr(vm, attribute)
+            if value not in allowed:
+                text = f"Cannot '{action}' instance {vm.id} while it is in {attribute} {value}"
+                raise wire.HTTPError(error(409, text))
+
+    def _begin(self, vm: Vm, task_state: str, then: Callable[[], None]) -> None:
+        vm.task_state, vm.left, vm.then = task_state, self.reads, then
+        if self.reads == 0:
+            self.settle(vm.id)
+
+    def _become(self, vm: Vm, vm_state: str) -> None:
+        vm.vm_state, vm.task_state = vm_state, None
+
+    def _looked_at(self, vm: Vm) -> None:
+        """What is in transition gets on as it is looked at, after the answer was made."""
+        if vm.snapshot is not None:
+            self.glance.advance(vm.snapshot)
+        if vm.then is not None:
+            vm.left -= 1
+            if vm.left <= 0:
+                self.settle(vm.id)
+
+    # Answers
+
+    def _list(self, request: wire.Request, project_id: str | None) -> wire.Response:
+        unknown = set(request.query) - _QUERY
+        if unknown:
+            return error(400, f"Additional properties are not allowed ({unknown})")
+        paged = bool(_PAGING & set(request.query))
+        vms = [
+            vm
+            for vm in self.vms.values()
+            if vm.vm_state != "soft-delete" and project_id in (None, vm.project_id)
+        ]
+        down = [vm for vm in vms if vm.cell in self.down_cells]
+        vms = [vm for vm in vms if vm.cell not in self.down_cells]
+        keys = [*request.query.get("sort_key", ["created_at"]), "uuid"]
+        directions = [*request.query.get("sort_dir", ["desc"]), "asc"]
+        marker = request.param("marker")
+        if marker is not None:
+            at = self.vms.get(marker) or self.deleted.get(marker)
+            if at is None:
+                return error(400, f"marker [{marker}] not found")
+            vms.append(at)
+        for key, direction in reversed(list(zip(keys, directions, strict=False))):
+            name = {"uuid": "id"}.get(key, key)
+            vms.sort(key=lambda vm: getattr(vm, name), reverse=direction == "desc")
+        if marker is not None:
+            vms = vms[[vm.id for vm in vms].index(marker) + 1 :]
+            vms = [vm for vm in vms if vm.id != marker]
+        limit = min(int(request.param("limit") or self.max_limit), self.max_limit)
+        page = vms[:limit]
+        body: dict[str, Any] = {"servers": [self._view(vm) for vm in page]}
+        if page and len(page) == limit:
+            query = [(key, value) for key, values in request.query.items() for value in values]
+            query = [*((k, v) for k, v in query if k != "marker"), ("marker", page[-1].id)]
+            # Nova names the host that it believes it has, which need not be reachable.
+            href = f"http://nova.invalid/v2.1/servers/detail?{urllib.parse.urlencode(query)}"
+            body["servers_links"] = [{"rel": "next", "href": href}]
+        if not paged:
+            body["servers"] = [self._brief(vm) for vm in down] + body["servers"]
+        for vm in page:
+            self._looked_at(vm)
+        return wire.Response(200, body)
+
+    def _services(self) -> wire.Response:
+        services: list[dict[str, Any]] = []
+        for host, cell in sorted({(vm.host or "compute1", vm.cell) for vm in self.vms.values()}):
+            service = {"binary": "nova-compute", "host": host, "status": "UNKNOWN"}
+            if cell not in self.down_cells:
+                service |= {
+                    "status": "enabled",
+                    "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, host)),
+                    "zone": "nova",
+                    "state": "up",
+                    "updated_at": "2026-01-01T00:00:00.000000",
+                    "disabled_reason": None,
+                    "forced_down": False,
+                }
+            services.append(service)
+        return wire.Response(200, {"services": services})
+
+    def _links(self, kind: str, key: str) -> list[dict[str, str]]:
+        root = self.url.removesuffix("/v2.1")
+        return [
+            {"rel": "self", "href": f"{self.url}/{kind}/{key}"},
+            {"rel": "bookmark", "href": f"{root}/{kind}/{key}"},
+        ]
+
+    def _image(self, vm: Vm) -> Any:
+        if vm.image_id is None:
+            return ""
+        return {"id": vm.image_id, "links": self._links("images", vm.image_id)[1:]}
+
+    def _flavor(self, vm: Vm) -> dict[str, Any]:
+        return {
+            "vcpus": 1,
+            "ram": 2048,
+            "disk": 20,
+            "ephemeral": 0,
+            "swap": 0,
+            "original_name": vm.flavor,
+            "extra_specs": {},
+        }
+
+    def _brief(self, vm: Vm, show: bool = False) -> dict[str, Any]:
+        """What Nova knows of a server without its cell."""
+        brief: dict[str, Any] = {
+            "id": vm.id,
+            "status": "UNKNOWN",
+            "tenant_id": vm.project_id,
+            "created": f"{vm.created_at:%Y-%m-%dT%H:%M:%SZ}",
+            "links": self._links("servers", vm.id),
+        }
+        if show:
+            brief |= {
+                "image": self._image(vm),
+                "flavor": self._flavor(vm),
+                "OS-EXT-AZ:availability_zone": vm.availability_zone,
+                "OS-EXT-STS:power_state": 0,
+                "user_id": vm.user_id,
+                "server_groups": [],
+            }
+        return brief
+
+    def _view(self, vm: Vm, show: bool = False) -> dict[str, Any]:
+        created = f"{vm.created_at:%Y-%m-%dT%H:%M:%SZ}"
+        host_id = hashlib.sha224(f"{vm.project_id}{vm.host}".encode()).hexdigest()
+        view: dict[str, Any] = {
+            "accessIPv4": "",
+            "accessIPv6": "",
+            "addresses": {},
+            "config_drive": "",
+            "created": created,
+            "description": None,
+            "flavor": self._flavor(vm),
+            "host_status": "UP" if vm.host else "",
+            "hostId": host_id if vm.host else "",
+            "id": vm.id,
+            "image": self._image(vm),
+            "key_name": None,
+            "links": self._links("servers", vm.id),
+            "locked": vm.locked,
+            "locked_reason": vm.locked_reason,
+            "metadata": vm.metadata,
+            "name": vm.name,
+            "os-extended-volumes:volumes_attached": [
+                {"id": volume, "delete_on_termination": False} for volume in vm.volumes
+            ],
+            "security_groups": [{"name": "default"}],
+            "status": _STATUS[vm.vm_state],
+            "tags": vm.tags,
+            "tenant_id": vm.project_id,
+            "trusted_image_certificates": None,
+            "updated": created,
+            "user_id": vm.user_id,
+            "OS-DCF:diskConfig": "MANUAL",
+            "OS-EXT-AZ:availability_zone": vm.availability_zone,
+            "OS-EXT-SRV-ATTR:host": vm.host,
+            "OS-EXT-SRV-ATTR:hostname": "vm",
+            "OS-EXT-SRV-ATTR:hypervisor_hostname": vm.host,
+            "OS-EXT-SRV-ATTR:instance_name": "instance-00000001",
+            "OS-EXT-SRV-ATTR:kernel_id": "",
+            "OS-EXT-SRV-ATTR:launch_index": 0,
+            "OS-EXT-SRV-ATTR:ramdisk_id": "",
+            "OS-EXT-SRV-ATTR:reservation_id": "r-00000001",
+            "OS-EXT-SRV-ATTR:root_device_name": "/dev/vda",
+            "OS-EXT-SRV-ATTR:user_data": None,
+            "OS-EXT-STS:power_state": vm.power_state,
+            "OS-EXT-STS:task_state": vm.task_state,
+            "OS-EXT-STS:vm_state": vm.vm_state,
+            "OS-SRV-USG:launched_at": f"{vm.created_at:%Y-%m-%dT%H:%M:%S.%f}",
+            "OS-SRV-USG:terminated_at": None,
+        }
+        if show:
+            view["server_groups"] = []
+        if vm.vm_state in ("active", "building", "resized"):
+            view["progress"] = 0
+        if vm.vm_state == "error":
+            text = {"code": 500, "created": created, "message": "No valid host was found."}
+            view["fault"] = text
+        return view
