@@ -115,7 +115,8 @@ class Reconciliation:
         if new:
             result.adopted += self._adopt(new, spread)
         if wake:
-            result.woken += self._wake(wake)
+            self._wake(wake)
+            result.woken += len(wake)
 
     def _known(self, server_ids: list[str]) -> dict[str, Any]:
         x = expirations.c
@@ -143,10 +144,9 @@ class Reconciliation:
         return len(servers)
 
     @retried  # type: ignore[untyped-decorator]
-    def _wake(self, server_ids: list[str]) -> int:
+    def _wake(self, server_ids: list[str]) -> None:
         with self._tools.database.begin() as connection:
-            woken: int = db_api.poke(connection, server_ids, self._tools.clock())
-        return woken
+            db_api.poke(connection, server_ids, self._tools.clock())
 
     @retried  # type: ignore[untyped-decorator]
     def _change_owner(self, server: Server) -> None:

@@ -88,7 +88,7 @@ class Tending:
         """
         case = self._read(row)
         due = case.now >= case.plan.ends_at
-        # Once its end is due, a lease may be over: only what Blazar is still changing is waited for.
+        # Once its end is due a lease may be over; only what Blazar is changing is waited for.
         in_transition = case.facts is not None and case.facts.in_transition
         if (not due or in_transition) and self._look_after_lease(case):
             return
