@@ -47,6 +47,10 @@ class UnknownRevision(MigrationError):
     """No revision of this version has the name that was given, or found in the database."""
 
 
+class NotUpgraded(MigrationError):
+    """Our tables are missing or older than this version needs."""
+
+
 class UpgradeLocked(MigrationError):
     """Another upgrade of the same database has not come to its end in :data:`LOCK_TIMEOUT`."""
 
@@ -93,6 +97,21 @@ def upgrade(
         )
         if blazar_indexes:
             indexes.add_missing(database, report)
+
+
+def require_current(database: Database) -> None:
+    """Refuse to go on with tables that this version cannot work with.
+
+    :raises NotUpgraded: the tables are missing or older; ``db upgrade`` helps.
+    :raises UnknownRevision: they are those of a newer version.
+    """
+    found = version(database)
+    _check_known(found)
+    if found != head():
+        raise NotUpgraded(
+            f"the tables of blazar-vmexpire are {f'at revision {found}' if found else 'not there'},"
+            f" this version needs {head()}: run blazar-vmexpire-manage db upgrade"
+        )
 
 
 def version(database: Database) -> str | None:

@@ -209,6 +209,20 @@ class TestUpgrade:
             migration.upgrade(database)
 
 
+class TestRequireCurrent:
+    """``migration.require_current``, which a service asks before it starts."""
+
+    def test_is_content_with_the_newest(self, database: Database) -> None:
+        migration.require_current(database)
+
+    @pytest.mark.databases("sqlite")
+    def test_names_the_command_that_makes_the_tables(self, make: Make) -> None:
+        with pytest.raises(
+            migration.NotUpgraded, match=r"not there.* run blazar-vmexpire-manage db upgrade"
+        ):
+            migration.require_current(make("blazar"))
+
+
 class TestOnMariaDB:
     """What only MySQL and MariaDB have: engines, character sets, collations."""
 
