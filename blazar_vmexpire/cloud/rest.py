@@ -75,6 +75,9 @@ class Rest:
             about anything
         :raises CloudError: one of its subclasses
         """
+        if about == "":
+            # The path would be that of the whole collection.
+            raise errors.Refused(self.service, what, "there is no id to ask for")
         try:
             response = self._adapter.request(
                 self._url(path),

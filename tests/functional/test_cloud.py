@@ -328,6 +328,23 @@ def test_conflict(fake: FakeCloud, adapters: cloud.Cloud, call: str) -> None:
         make(adapters, fake)
 
 
+def test_an_empty_id_is_not_the_whole_collection(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    calls = [adapters.nova.delete, adapters.glance.delete, adapters.keystone.get_user]
+    for call in calls:
+        with pytest.raises(errors.Refused, match="there is no id"):
+            call("")
+    assert fake.requests() == []
+
+
+def test_an_id_stays_one_segment_of_the_path(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    server_id = fake.add_server()
+    with pytest.raises(errors.CloudError):
+        adapters.nova.delete(f"x/../{server_id}")
+    (asked,) = fake.requests("/compute/")
+    assert asked.path.endswith(f"/servers/x%2F..%2F{server_id}")
+    assert fake.compute.vms[server_id].task_state is None
+
+
 def test_nothing_is_repeated(fake: FakeCloud, adapters: cloud.Cloud) -> None:
     fake.fault("/compute/", status=503)
     server_id = fake.add_server()
