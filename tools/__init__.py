@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tools of the checkout; nothing here is installed."""

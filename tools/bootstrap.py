@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Make this checkout ready to run: distribution packages, and one virtual environment in `.venv`.
 
 Runs under the system's python3 with nothing but the standard library. A second run finds a stamp

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real OpenStack on one machine, for the demonstration, the integration tests and CI.
 
 from tools.sandbox import Sandbox

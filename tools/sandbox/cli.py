@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line: `sandbox up|down|status|logs|start|stop|restart|kill --dir DIR ...`."""
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # A terminal that closes, or a CI job that is cancelled, is an interruption like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, signal.default_int_handler)
     started = time.monotonic()
 
     def report(line: str) -> None:

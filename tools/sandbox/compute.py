@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """nova-compute on Nova's own fake driver, made fit to be restarted and to take snapshots.
 
 Run by the venv's python with nova-compute's arguments. Nova loads drivers from its own `nova.virt`

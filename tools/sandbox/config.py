@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing the configuration: the templates filled in, the openrc files, the commands in DIR/bin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wait for RPC servers: consumers.py SECONDS BROKER_PORT QUEUE... (run by the venv's python).
 
 A service that takes RPC has started when its queue has a consumer, not when its process is there:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sandbox as a whole: bringing it up, taking it down, and its single services."""
 
 from __future__ import annotations

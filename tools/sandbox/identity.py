@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who is in Keystone: the services' users, the catalogue, and the people of the sandbox."""
 
 from __future__ import annotations

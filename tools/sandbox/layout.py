@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lies where in a sandbox's directory, and what is remembered about it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which port each service listens on."""
 
 from __future__ import annotations

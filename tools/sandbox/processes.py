@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starting and ending the sandbox's processes, and never anybody else's.
 
 Every process is started with two variables in its environment, the sandbox's directory and the

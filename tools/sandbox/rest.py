@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A very small JSON-over-HTTP client for the services, with the standard library only."""
 
 from __future__ import annotations

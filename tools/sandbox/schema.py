@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Databases with their schemas, and a Keystone with its users: from nothing, or from a cache.
 
 Making them takes the better part of a start. So the fresh databases are dumped into one archive
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 import tempfile
 import zlib
@@ -110,7 +112,7 @@ class Schema:
         archive = archive_path()
         try:
             content = read_archive(archive)
-            self._sql(self._with_ports(content.pop(DUMP)))
+            self._sql(self.with_ports(content.pop(DUMP)))
         except FileNotFoundError:
             return False
         except (OSError, EOFError, zlib.error, tarfile.TarError, KeyError, SandboxError):
@@ -132,7 +134,7 @@ class Schema:
                 *("--databases", *DATABASES),
             ],
         )
-        content = {DUMP: self._without_ports(dump)}
+        content = {DUMP: self.without_ports(dump)}
         for repository in (self.files.fernet, self.files.credential):
             for key in repository.iterdir():
                 content[f"{repository.name}/{key.name}"] = key.read_bytes()
@@ -141,24 +143,17 @@ class Schema:
         except OSError:
             return
 
-    def _places(self) -> list[tuple[bytes, bytes]]:
-        """(address as it stands in the databases, what stands for it in the archive)"""
-        return [
-            (f"{layout.ports.HOST}:{port}/".encode(), f"@@{service}@@/".encode())
-            for service, port in self.state.ports.items()
-        ] + [
-            (f"{layout.ports.HOST}:{port}'".encode(), f"@@{service}@@'".encode())
-            for service, port in self.state.ports.items()
-        ]
-
-    def _without_ports(self, dump: bytes) -> bytes:
-        for address, place in self._places():
-            dump = dump.replace(address, place)
+    def without_ports(self, dump: bytes) -> bytes:
+        """A dump with the services' names instead of their addresses."""
+        for service, port in self.state.ports.items():
+            address = re.escape(f"{layout.ports.HOST}:{port}").encode() + rb"\b"
+            dump = re.sub(address, f"@@{service}@@".encode(), dump)
         return dump
 
-    def _with_ports(self, dump: bytes) -> bytes:
-        for address, place in self._places():
-            dump = dump.replace(place, address)
+    def with_ports(self, dump: bytes) -> bytes:
+        """The opposite, with this sandbox's addresses."""
+        for service, port in self.state.ports.items():
+            dump = dump.replace(f"@@{service}@@".encode(), f"{layout.ports.HOST}:{port}".encode())
         return dump
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a member needs to make a server: compute hosts that are up, a flavor, an image."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The services of the sandbox: one entry each. To add one, add an entry (and its template)."""
 
 from __future__ import annotations

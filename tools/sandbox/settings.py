@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`--set GROUP.OPTION=VALUE`: options put into blazar.conf."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mail server of the sandbox: smtp.py PORT DIRECTORY (run by the venv's python).
 
 Each mail it takes becomes one file `<UTC time>-<number>-<first recipient>.eml` in DIRECTORY, there

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serve one of the services' WSGI applications: wsgi.py MODULE PORT (run by the venv's python)."""
 
 from __future__ import annotations

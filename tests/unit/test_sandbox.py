@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of tools/bootstrap.py and tools/sandbox that need no cloud."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tools import bootstrap
+from tools.sandbox import SandboxError, cli, config, layout, ports, schema, services
+from tools.sandbox.identity import ADMIN, ALICE, BOB
+from tools.sandbox.layout import Layout, State
+from tools.sandbox.processes import Supervisor
+from tools.sandbox.settings import Setting, apply_settings, parse_setting
+
+
+@pytest.fixture
+def state():
+    auxiliary = {name: 11000 + number for number, name in enumerate(ports.AUXILIARY_PORTS)}
+    return State(ports.service_ports(21000) | auxiliary, 21000)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Layout(tmp_path / "cloud")
+
+
+# --- bindep ---
+
+
+BINDEP = """
+# a comment
+mariadb-server [platform:dpkg]
+mariadb-server-galera [platform:rpm]
+git
+postgresql [test platform:dpkg]  # for the tests
+libfoo-dev [compile test platform:dpkg]
+doc-only [doc]
+"""
+
+
+def test_bindep_without_profiles_has_what_everybody_needs():
+    assert bootstrap.parse_bindep(BINDEP) == ["mariadb-server", "git"]
+
+
+def test_bindep_with_a_profile_adds_its_lines():
+    names = bootstrap.parse_bindep(BINDEP, ["test"])
+    assert names == ["mariadb-server", "git", "postgresql", "libfoo-dev"]
+
+
+def test_own_bindep_names_the_servers():
+    names = bootstrap.parse_bindep(bootstrap.BINDEP.read_text())
+    assert {"mariadb-server", "rabbitmq-server", "python3-venv"} <= set(names)
+    assert "postgresql" not in names
+
+
+def test_lock_pins_every_line():
+    lines = bootstrap.LOCK.read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith("#")]
+    assert len(packages) > 150
+    assert [line for line in packages if line.count("==") != 1 or " " in line] == []
+
+
+# --- ports ---
+
+
+def test_offset_moves_every_standard_port():
+    moved = ports.service_ports(20000)
+    assert moved["keystone"] == 25000
+    assert moved["blazar-api"] == 21234
+    assert set(moved) == set(ports.STANDARD_PORTS)
+
+
+@pytest.mark.parametrize("offset", [0, ports.DEFAULT_OFFSET, ports.MAXIMUM_OFFSET])
+def test_ports_stay_below_the_ephemeral_ones(offset):
+    assert max(ports.service_ports(offset).values()) < ports.FIRST_EPHEMERAL
+
+
+@pytest.mark.parametrize("offset", [-1, ports.MAXIMUM_OFFSET + 1])
+def test_offset_out_of_range_is_refused(offset):
+    with pytest.raises(SandboxError, match="not between 0 and 22000"):
+        ports.service_ports(offset)
+
+
+def test_taken_port_is_named_with_its_service():
+    with socket.create_server((ports.HOST, 0)) as server:
+        taken = server.getsockname()[1]
+        with pytest.raises(SandboxError, match=rf"{taken} \(keystone\)"):
+            ports.require_free({"keystone": taken})
+    ports.require_free({"keystone": taken})
+
+
+def test_auxiliary_ports_are_free_and_not_the_services():
+    first = ports.free_ports(2, avoid=[])
+    found = ports.free_ports(5, avoid=first)
+    assert len(set(found)) == 5
+    assert not set(found) & set(first)
+    assert max(found) < ports.FIRST_EPHEMERAL
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("virtual:vm.lease_duration=5m", ("virtual:vm", "lease_duration", "5m")),
+        ("DEFAULT.debug = true", ("DEFAULT", "debug", "true")),
+        ("manager.plugins=dummy.vm.plugin", ("manager", "plugins", "dummy.vm.plugin")),
+        ("a.b.c=x=y", ("a.b", "c", "x=y")),
+        ("virtual:vm.reminders=", ("virtual:vm", "reminders", "")),
+        ("virtual:vm.lease-duration=1d", ("virtual:vm", "lease_duration", "1d")),
+    ],
+)
+def test_setting_is_split_at_the_last_dot_before_the_equals_sign(text, setting):
+    assert parse_setting(text) == setting
+
+
+@pytest.mark.parametrize("text", ["", "lease_duration=5m", "virtual:vm.x", ".x=1", "x.=1"])
+def test_what_is_no_setting_is_refused(text):
+    with pytest.raises(SandboxError, match=r"is not GROUP\.OPTION=VALUE"):
+        parse_setting(text)
+
+
+def read(text: str) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(default_section="\0none", delimiters=("=",))
+    parser.read_string(text)
+    return parser
+
+
+def test_settings_replace_add_and_make_groups():
+    text = "# head\n[DEFAULT]\nhost = a\n[virtual:vm]\nscope = all\n"
+    new = [
+        Setting("virtual:vm", "scope", "none"),
+        Setting("virtual:vm", "quarantine", "1h"),
+        Setting("vmexpire_brake", "limit", "7"),
+        Setting("DEFAULT", "debug", "true"),
+        Setting("DEFAULT", "debug", "false"),
+    ]
+    result = apply_settings(text, new)
+    assert result.startswith("# head\n[DEFAULT]")
+    parsed = read(result)
+    assert dict(parsed["virtual:vm"]) == {"scope": "none", "quarantine": "1h"}
+    assert parsed["vmexpire_brake"]["limit"] == "7"
+    assert dict(parsed["DEFAULT"]) == {"host": "a", "debug": "false"}
+
+
+# --- configuration ---
+
+
+def test_blazar_has_the_sandbox_defaults_and_its_own_ports(files, state):
+    text = apply_settings(config.fill("blazar.conf", config.variables(files, state)), [])
+    parsed = read(text)
+    assert parsed["manager"]["plugins"] == "virtual.vm.plugin"
+    assert parsed["DEFAULT"]["port"] == "22234"
+    assert parsed["vmexpire_mail"]["port"] == "22025"
+    assert parsed["keystone_authtoken"]["username"] == "blazar"
+    terms = parsed["virtual:vm"]
+    assert (terms["scope"], terms["minimum_notice"], terms["quarantine"]) == ("all", "1m", "0")
+    assert terms["reminders"] == ""
+    assert terms["undeliverable_contact"]
+
+
+def test_every_template_fills(files, state):
+    known = config.variables(files, state) | {"compute_host": "compute1"}
+    for template in [*config.FILES, "nova-compute.conf"]:
+        assert "${" not in config.fill(template, known)
+
+
+def test_sourced_openrc_gives_credentials_and_commands(tmp_path, files, state):
+    rc = tmp_path / "openrc"
+    rc.write_text(config.openrc(BOB, files, state))
+    script = '. "$0" && . "$0" && env'
+    out = subprocess.run(
+        ["sh", "-c", script, rc],
+        env={"PATH": "/usr/bin:/bin", "OS_CLOUD": "another"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    env = dict(line.split("=", 1) for line in out.splitlines())
+    assert env["OS_USERNAME"] == "bob"
+    assert env["OS_PROJECT_DOMAIN_NAME"] == env["OS_USER_DOMAIN_NAME"] == "partners"
+    assert env["OS_AUTH_URL"] == "http://127.0.0.1:26000/v3"
+    assert env["PATH"] == f"{files.bin}:/usr/bin:/bin"
+    assert "OS_CLOUD" not in env
+
+
+def test_people_are_in_two_domains_with_mail_addresses():
+    assert ALICE.domain == ADMIN.domain != BOB.domain
+    assert all("@" in person.mail for person in (ADMIN, ALICE, BOB))
+
+
+def test_catalogue_has_version_for_reservations_and_none_for_images(state):
+    found = dict(layout.endpoints(state).values())
+    assert found["reservation"] == "http://127.0.0.1:22234/v1"
+    assert found["image"] == "http://127.0.0.1:30292"
+
+
+def test_every_port_has_a_service_and_every_api_a_port(files, state):
+    entries = services.table(files, state)
+    assert set(ports.STANDARD_PORTS) <= set(entries)
+    assert {name for name, entry in entries.items() if entry.http} <= set(state.ports)
+    assert {"nova-compute1", "nova-compute2"} <= set(entries)
+
+
+# --- the directory ---
+
+
+def test_state_is_remembered(files, state):
+    files.claim()
+    assert files.remembered() is None
+    files.remember(state, phase="up", data=True)
+    again = files.remembered()
+    assert again == State(state.ports, 21000, phase="up", data=True)
+
+
+def test_somebody_elses_directory_is_neither_used_nor_wiped(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    files = Layout(tmp_path)
+    with pytest.raises(SandboxError, match="not empty and no sandbox"):
+        files.claim()
+    with pytest.raises(SandboxError, match="not empty and no sandbox"):
+        files.wipe()
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_path_that_start_scripts_would_trip_over_is_refused(tmp_path):
+    with pytest.raises(SandboxError, match="choose another directory"):
+        Layout(tmp_path / "my cloud")
+
+
+def test_command_on_no_sandbox_says_so(tmp_path, capsys):
+    assert cli.main(["status", "--dir", str(tmp_path / "none")]) == 1
+    assert "there is no sandbox in" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+# --- the cache of schemas ---
+
+
+def test_archive_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "cache" / "x.tar.gz"
+    content = {"databases.sql": b"CREATE", "fernet/0": b"key"}
+    schema.write_archive(path, content)
+    assert schema.read_archive(path) == content
+    assert path.stat().st_mode & 0o077 == 0
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.tar.gz"]
+
+
+def test_broken_archive_is_thrown_away(tmp_path, monkeypatch, files, state):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = schema.archive_path()
+    schema.write_archive(path, {"databases.sql": os.urandom(5000)})
+    path.write_bytes(path.read_bytes()[:-1000])
+
+    def run(*arguments):
+        raise AssertionError("nothing of it may be executed")
+
+    assert schema.Schema(files, state, run).load() is False
+    assert not path.exists()
+
+
+def test_dump_is_independent_of_ports(files, state):
+    other = State(ports.service_ports(0) | {"epmd": 1, "rabbitmq-distribution": 2}, 0)
+    url = layout.broker_url(state).encode() + b" 'http://127.0.0.1:30292' " + b"127.0.0.1:9292"
+    dump = schema.Schema(files, state, None).without_ports(url)
+    loaded = schema.Schema(files, other, None).with_ports(dump)
+    expected = layout.broker_url(other).encode() + b" 'http://127.0.0.1:9292' " + b"127.0.0.1:9292"
+    assert loaded == expected
+
+
+# --- processes ---
+
+
+@pytest.fixture
+def supervisor(tmp_path):
+    (tmp_path / "log").mkdir()
+    made = Supervisor(tmp_path, tmp_path / "run", tmp_path / "log")
+    yield made
+    made.kill()
+
+
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
+)
+LEAVES_A_CHILD = (
+    "import subprocess, sys\n"
+    "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+    "subprocess.Popen(sleep, start_new_session=True)\n"
+    "print(1, flush=True)"
+)
+
+
+def start(supervisor, name, code):
+    argv = [sys.executable, "-c", code + "\nimport time; time.sleep(60)"]
+    supervisor.start(name, argv, {})
+    end = time.monotonic() + 10
+    while not supervisor.log_file(name).stat().st_size and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def test_service_ends_by_sigterm(supervisor):
+    start(supervisor, "one", "print(1, flush=True)")
+    start(supervisor, "two", "print(1, flush=True)")
+    assert supervisor.main_pid("one")
+    assert supervisor.stop(["one"]) == []
+    assert supervisor.main_pid("one") is None
+    assert supervisor.main_pid("two")
+
+
+def test_service_that_will_not_end_is_killed(supervisor):
+    start(supervisor, "one", STUBBORN)
+    assert supervisor.stop(["one"], grace=0.2) == ["one"]
+    assert supervisor.find() == []
+
+
+def test_child_in_another_session_is_found_after_its_parent(supervisor):
+    start(supervisor, "one", LEAVES_A_CHILD)
+    os.kill(supervisor.main_pid("one"), signal.SIGKILL)
+    time.sleep(0.1)
+    assert len(supervisor.find()) == 1
+    supervisor.kill()
+    assert supervisor.find() == []
+
+
+def test_reused_pid_is_not_taken_for_the_service(supervisor):
+    supervisor.run.mkdir()
+    (supervisor.run / "one.pid").write_text(f"{os.getpid()} 1\n")
+    assert supervisor.main_pid("one") is None
+    with contextlib.suppress(FileNotFoundError):
+        supervisor.kill(["one"])
+    assert not (supervisor.run / "one.pid").exists()
+
+
+def test_callers_credentials_and_proxies_do_not_reach_services(supervisor, monkeypatch):
+    monkeypatch.setenv("OS_USERNAME", "x")
+    monkeypatch.setenv("https_proxy", "x")
+    env = supervisor.environment("one", {"EXTRA": "1"})
+    assert {"OS_USERNAME", "https_proxy", "PYTHONPATH"}.isdisjoint(env)
+    assert env["EXTRA"] == "1"
