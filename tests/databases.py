@@ -19,6 +19,7 @@ What a fresh database holds:
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import itertools
 import os
 import pathlib
@@ -36,7 +37,6 @@ import pymysql
 import sqlalchemy as sa
 from alembic import script
 from alembic.config import Config
-from blazar.db.migration import cli as blazar_migration
 from blazar.db.sqlalchemy import model_base, models  # noqa: F401  (fills the metadata)
 from oslo_config import cfg
 from oslo_db import options as db_options
@@ -137,7 +137,7 @@ class Backend:
 
 def blazar_head() -> str:
     """Name the newest revision of Blazar's own schema."""
-    where = pathlib.Path(blazar_migration.__file__).parent / "alembic_migrations"
+    where = importlib.resources.files("blazar.db.migration") / "alembic_migrations"
     config = Config()
     config.set_main_option("script_location", str(where))
     config.set_main_option("path_separator", "os")

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for functional tests: a cloud, and a real Blazar in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests import blazar_harness
+from tests.blazar_harness import Harness
+from tests.fakes.cloud import FakeCloud
+from tests.functional.world import World
+from tests.mail_servers import MailServer, running
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what our markers mean."""
+    config.addinivalue_line(
+        "markers",
+        "options(by_group): options of the harness's Blazar, as {group: {option: value}};"
+        " those nearest to the test win",
+    )
+    config.addinivalue_line(
+        "markers", "plugins(*names): entry points that the harness's manager loads"
+    )
+
+
+@pytest.fixture
+def cloud() -> Iterator[FakeCloud]:
+    """A cloud with nothing in it but Blazar's account."""
+    with FakeCloud() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _mail_server() -> Iterator[MailServer]:
+    """A mail server for the whole session."""
+    with running(MailServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def mail(_mail_server: MailServer) -> MailServer:
+    """The mail server that the harness's Blazar sends to, as new."""
+    _mail_server.forget()
+    return _mail_server
+
+
+@pytest.fixture
+def harness(
+    request: pytest.FixtureRequest, database_url: str, cloud: FakeCloud, mail: MailServer
+) -> Iterator[Harness]:
+    """A real Blazar with our plug-in, on a fresh database, a fresh cloud and a mail server."""
+    options: dict[str, dict[str, Any]] = {"vmexpire_mail": {"host": "127.0.0.1", "port": mail.port}}
+    for marker in reversed(list(request.node.iter_markers("options"))):
+        for group, values in marker.args[0].items():
+            options.setdefault(group, {}).update(values)
+    plugins = request.node.get_closest_marker("plugins")
+    running = Harness(
+        database_url,
+        cloud,
+        options,
+        plugins.args if plugins else (blazar_harness.OUR_PLUGIN,),
+    )
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def world(harness: Harness, mail: MailServer) -> World:
+    """A cloud with Alice and Bob in it, its Blazar with our plug-in, and its mail."""
+    return World(harness, mail)
