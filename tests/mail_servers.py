@@ -226,6 +226,21 @@ class Certificates:
         return context
 
 
+def _usage(*, is_ca: bool) -> x509.KeyUsage:
+    """Say what a key is for; Python 3.13 takes no authority whose certificate does not."""
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def make_certificates(directory: pathlib.Path, address: str = HOST) -> Certificates:
     """Make an authority and a certificate for a server at an IP address."""
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -246,6 +261,12 @@ def make_certificates(directory: pathlib.Path, address: str = HOST) -> Certifica
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(_usage(is_ca=is_ca), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()),
+                critical=False,
+            )
         )
 
     ca = certificate(ca_name, ca_key.public_key(), is_ca=True).sign(ca_key, hashes.SHA256())

@@ -155,7 +155,7 @@ def test_other_recipient_is_told_why() -> None:
         text = running_text(notice(kind=kind, recipient_is_owner=False))
         assert (
             'You get this mail in place of the VM\'s owner, user "alice",'
-            " who could not be reached by mail." in text
+            " who cannot be reached." in text
         )
         assert "Your VM" not in text
 
