@@ -66,7 +66,9 @@ class Backend:
     name: str
 
     def __init__(self) -> None:
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="vmx-", dir=_short_tmp()))
+        _remove_leftovers()
+        prefix = f"vmx-{os.getpid()}-"
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=_short_tmp()))
         self.directory.chmod(0o755)
         self._numbers = itertools.count(1)
         self._templates: dict[str, object] = {}
@@ -381,17 +383,23 @@ def _find(program: str, *elsewhere: str, package: str) -> str:
 
 
 def _find_postgresql() -> tuple[str, str]:
-    """Find initdb and postgres of one version: the newest, or that on the PATH."""
+    """Find initdb and postgres of one version: that on the PATH, or else the newest."""
     versions = sorted(
         pathlib.Path("/usr/lib/postgresql").glob("*/bin"),
         key=lambda where: float(where.parent.name),
         reverse=True,
     )
-    elsewhere = [str(where) for where in versions]
-    return (
-        _find("initdb", *elsewhere, package="postgresql"),
-        _find("postgres", *elsewhere, package="postgresql"),
-    )
+    found = _find("postgres", *(str(where) for where in versions), package="postgresql")
+    postgres = pathlib.Path(found).resolve()
+    return str(postgres.with_name("initdb")), str(postgres)
+
+
+def _remove_leftovers() -> None:
+    """Remove the directories of sessions that were killed; their servers went with them."""
+    for directory in pathlib.Path(_short_tmp()).glob("vmx-*-*"):
+        owner = directory.name.split("-")[1]
+        if owner.isdecimal() and not pathlib.Path("/proc", owner).exists():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _short_tmp() -> str:
