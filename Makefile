@@ -83,7 +83,7 @@ integration: venv-test ## Tests on the sandbox: real Keystone, Nova, Glance and 
 .PHONY: bench
 bench: venv ## Measure: adoption and reconciliation of large clouds
 	@echo "==> benchmarks"
-	@$(PYTEST) -s tests/benchmarks $(ARGS)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 .PHONY: docs
 docs: venv ## Build the documentation into doc/build/html; a warning is an error
