@@ -156,7 +156,7 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
         self._poke(resource_id)
 
     def _poke(self, server_id: str) -> None:
-        @retried  # type: ignore[untyped-decorator]
+        @retried
         def poke() -> None:
             with self.tools.database.begin() as connection:
                 db_api.poke(connection, [server_id], self.tools.clock())
@@ -279,7 +279,7 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
         if self.service is not None:
             self.service.worker.wake()
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def _move_end(
         self, reservation_id: str, start_date: datetime.datetime, end_date: datetime.datetime
     ) -> None:

@@ -44,6 +44,26 @@ class Ledger(Protocol):
         """
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wait:
+    """The step is done, or under way; look again after ``delay``."""
+
+    delay: datetime.timedelta = datetime.timedelta(0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """The action is complete.
+
+    :ivar result: facts for the history and the mail, such as the image's id.
+    """
+
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+Outcome = Wait | Done
+
+
 @dataclasses.dataclass(slots=True)
 class Job:
     """One step of an action on one VM."""
@@ -92,28 +112,13 @@ class Job:
             return datetime.timedelta(0)
         return self.now - datetime.datetime.fromisoformat(since)
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wait:
-    """The step is done, or under way; look again after ``delay``."""
-
-    delay: datetime.timedelta = datetime.timedelta(0)
+    def look_again(self) -> Wait:
+        """Wait for what Nova or Glance is doing: the longer it takes, the less often."""
+        return Wait(min(max(self.stepping_for() / 4, _SHORTEST_LOOK), _LONGEST_LOOK))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Done:
-    """The action is complete.
-
-    :ivar result: facts for the history and the mail, such as the image's id.
-    """
-
-    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-Outcome = Wait | Done
-
-#: Between two looks at something that Nova or Glance is doing.
-LOOK_AGAIN = Wait(datetime.timedelta(seconds=2))
+_SHORTEST_LOOK = datetime.timedelta(seconds=2)
+_LONGEST_LOOK = datetime.timedelta(seconds=30)
 
 
 class Action(abc.ABC):

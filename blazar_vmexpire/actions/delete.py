@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 
-from blazar_vmexpire.actions.base import LOOK_AGAIN, Action, Job, Outcome
+from blazar_vmexpire.actions.base import Action, Job, Outcome
 from blazar_vmexpire.cloud import errors
 
 #: Nova may lose a request together with the host that it went to: then it is asked again.
@@ -21,7 +21,7 @@ class Delete(Action):
     def advance(self, job: Job) -> Outcome:
         """Ask, and look again until the VM is gone."""
         delete(job)
-        return LOOK_AGAIN
+        return job.look_again()
 
 
 def delete(job: Job) -> None:

@@ -15,7 +15,7 @@ import uuid
 from oslo_log import log as logging
 
 from blazar_vmexpire.actions import delete
-from blazar_vmexpire.actions.base import LOOK_AGAIN, Action, Done, Job, Outcome, Wait
+from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cloud.glance import Image
 from blazar_vmexpire.cloud.nova import Server
@@ -59,7 +59,7 @@ class Snapshot(Action):
         """Do the one next step."""
         if job.notes.get("step") == "delete":
             delete.delete(job)
-            return LOOK_AGAIN
+            return job.look_again()
         image_id = job.notes.get("image_id")
         if image_id is None:
             return self._stop(job) or self._begin_image(job)
@@ -69,19 +69,19 @@ class Snapshot(Action):
         """At the end, bring the VM to rest; None when it is."""
         server = job.server
         if not job.at_end:
-            return None if server.task_state is None else LOOK_AGAIN
+            return None if server.task_state is None else job.look_again()
         if not server.locked:
             # Else its owner could start it, and what they then write would not be in the image.
             job.intend("lock", undo={"unlock": True})
             job.cloud.nova.lock(server.id, LOCK_REASON)
             job.report("locked", reason=LOCK_REASON)
         if server.task_state is not None:
-            return LOOK_AGAIN
+            return job.look_again()
         if server.status == "ACTIVE":
             job.intend("stop", undo={"start": True})
             job.cloud.nova.stop(server.id)
             job.report("stop_asked")
-            return LOOK_AGAIN
+            return job.look_again()
         self.check(server)
         return None
 
@@ -110,7 +110,7 @@ class Snapshot(Action):
         # First of all, its id: from here on this is the image, and no other.
         job.note(image_id=image_id)
         job.report("image_asked", image_id=image_id)
-        return LOOK_AGAIN
+        return job.look_again()
 
     def _remove_stray(self, job: Job) -> None:
         """Remove the image of an attempt whose id was lost in a crash."""
@@ -130,7 +130,7 @@ class Snapshot(Action):
     def _finish_image(self, job: Job, image_id: str) -> Outcome:
         image = self._verified(job, image_id)
         if image is None:
-            return LOOK_AGAIN
+            return job.look_again()
         if image.owner != job.project_id:
             job.intend("give")
             image = job.cloud.glance.give(image_id, job.project_id)
@@ -147,7 +147,7 @@ class Snapshot(Action):
             return Wait()
         job.note(**result)
         delete.delete(job)
-        return LOOK_AGAIN
+        return job.look_again()
 
     def _verified(self, job: Job, image_id: str) -> Image | None:
         """Return the image once it is complete; None while it is being made.

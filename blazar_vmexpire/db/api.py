@@ -36,6 +36,8 @@ class Expiration:
     extensions: int
     next_at: datetime.datetime | None
     attempts: int
+    questions: int
+    answered: int
     claimed_by: str | None
     claimed_until: datetime.datetime | None
     progress: Mapping[str, Any]
@@ -105,11 +107,11 @@ def get(
 
 
 def see(connection: sa.Connection, server_id: str, now: datetime.datetime) -> None:
-    """Take note that Nova spoke of a VM: its row, new or old, is due now.
+    """Take note that Nova spoke of a VM: it is to be looked at in Nova, now.
 
     A row that rests (``deleted``) is woken, too: an administrator can restore a deleted VM.
     """
-    if poke(connection, [server_id], now):
+    if ask(connection, [server_id], now):
         return
     try:
         with connection.begin_nested():
@@ -121,8 +123,18 @@ def see(connection: sa.Connection, server_id: str, now: datetime.datetime) -> No
         pass
 
 
+def ask(connection: sa.Connection, server_ids: Sequence[str], now: datetime.datetime) -> int:
+    """Have VMs that have a row looked at in Nova, now, and say how many there were."""
+    changed: int = connection.execute(
+        sa.update(expirations)
+        .where(expirations.c.server_id.in_(server_ids))
+        .values(next_at=now, questions=expirations.c.questions + 1)
+    ).rowcount
+    return changed
+
+
 def poke(connection: sa.Connection, server_ids: Sequence[str], now: datetime.datetime) -> int:
-    """Make rows due now, and say how many there were."""
+    """Make rows due now, for what they have to do anyway, and say how many there were."""
     changed: int = connection.execute(
         sa.update(expirations).where(expirations.c.server_id.in_(server_ids)).values(next_at=now)
     ).rowcount

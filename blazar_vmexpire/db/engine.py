@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -13,9 +13,19 @@ from oslo_db import api as oslo_db_api
 from oslo_db import options as db_options
 from oslo_db.sqlalchemy import enginefacade
 
-#: Runs a whole transaction again after a deadlock or a lost connection. A transaction that is
-#: decorated with it has no other effects than those in the database.
-retried = oslo_db_api.wrap_db_retry(
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def retried(function: _F) -> _F:
+    """Run a whole transaction again after a deadlock or a lost connection.
+
+    What is decorated with it has no other effects than those in the database.
+    """
+    wrapped: _F = _RETRY(function)
+    return wrapped
+
+
+_RETRY = oslo_db_api.wrap_db_retry(
     max_retries=10,
     retry_on_deadlock=True,
     retry_interval=0.1,

@@ -48,6 +48,10 @@ expirations = sa.Table(
     sa.Column("extensions", sa.Integer, nullable=False, default=0),
     sa.Column("next_at", Moment),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    # How often something said "look at this VM in Nova", and up to which of these that was done.
+    # Counts, not dates: one that comes while the VM is being looked at must not be lost.
+    sa.Column("questions", sa.Integer, nullable=False, default=0),
+    sa.Column("answered", sa.Integer, nullable=False, default=0),
     sa.Column("claimed_by", sa.String(64)),
     sa.Column("claimed_until", Moment),
     # What the current step has begun and found, as JSON; see blazar_vmexpire.worker.progress.

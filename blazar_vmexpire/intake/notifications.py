@@ -103,7 +103,7 @@ class Endpoint:
             self._wake()
         return oslo_messaging.NotificationResult.HANDLED
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def _see(self, server_id: str) -> None:
         with self._database.begin() as connection:
             db_api.see(connection, server_id, self._clock())

@@ -97,9 +97,6 @@ class Reconciliation:
             if row is not None:
                 if _needs_a_look(raw, row):
                     wake.append(raw["id"])
-                elif _has_another_owner(raw, row):
-                    self._change_owner(Server.from_json(raw))
-                    wake.append(raw["id"])
                 continue
             status = raw.get("status")
             if status == "UNKNOWN" or status in adoption.GONE:
@@ -136,27 +133,17 @@ class Reconciliation:
             known = self._known([server.id for server in servers])
             return self._adopt([server for server in servers if server.id not in known], spread)
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def _adopt_all(self, servers: list[Server], spread: datetime.timedelta) -> int:
         tools = self._tools
         with tools.database.begin() as connection:
             adoption.adopt_page(connection, servers, tools.clock(), tools.book.terms(), spread)
         return len(servers)
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def _wake(self, server_ids: list[str]) -> None:
         with self._tools.database.begin() as connection:
-            db_api.poke(connection, server_ids, self._tools.clock())
-
-    @retried  # type: ignore[untyped-decorator]
-    def _change_owner(self, server: Server) -> None:
-        """Believe Nova about whose a VM is; its lease follows when it is looked at."""
-        with self._tools.database.begin() as connection:
-            connection.execute(
-                sa.update(expirations)
-                .where(expirations.c.server_id == server.id)
-                .values(project_id=server.project_id, user_id=server.user_id)
-            )
+            db_api.ask(connection, server_ids, self._tools.clock())
 
     def _wake_missing(self, listed: set[str], started: datetime.datetime) -> int:
         """Make those due that should have been listed and were not."""
@@ -177,15 +164,16 @@ class Reconciliation:
 
 
 def _needs_a_look(raw: dict[str, Any], row: Any) -> bool:
-    """Say whether a VM that is listed has a row that says it is gone, or waits to be looked at."""
-    return row.state in (State.DELETED, State.SEEN, State.VANISHED) and (
-        raw.get("status") not in adoption.GONE | {"UNKNOWN"}
-    )
-
-
-def _has_another_owner(raw: dict[str, Any], row: Any) -> bool:
-    return raw.get("status") != "UNKNOWN" and (
-        raw.get("tenant_id") != row.project_id or raw.get("user_id") != row.user_id
+    """Say whether what Nova lists of a known VM is not what we have."""
+    status = raw.get("status")
+    if status == "UNKNOWN":
+        return False
+    if row.state in (State.DELETED, State.SEEN, State.VANISHED):
+        return status not in adoption.GONE
+    return (
+        status in adoption.GONE
+        or raw.get("tenant_id") != row.project_id
+        or raw.get("user_id") != row.user_id
     )
 
 

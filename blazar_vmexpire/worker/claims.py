@@ -47,7 +47,7 @@ class Claims:
         # Readable in the table: which host and process.
         self._owner = f"{socket.gethostname()[:16]}:{os.getpid()}"
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def claim(self, limit: int) -> list[Expiration]:
         """Claim what is due, at most ``limit`` rows, longest due first.
 
@@ -83,7 +83,7 @@ class Claims:
             self._held[token] = {row.server_id for row in rows}
         return rows
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def renew(self) -> None:
         """Hold on to all that is claimed: to be called well within ``duration``."""
         with self._guard:
@@ -106,7 +106,7 @@ class Claims:
             if not pending:
                 self._held.pop(token, None)
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def release(self, row: Expiration, next_at: datetime.datetime | None = None) -> None:
         """Give a row back that could not be finished.
 
@@ -212,7 +212,7 @@ class Chore:
         self._duration = duration
         self._token = f"{socket.gethostname()[:16]}:{os.getpid()}:{uuid.uuid4().hex}"[:64]
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def claim(self) -> bool:
         """Claim the chore if it is due and nobody is at it.
 
@@ -239,7 +239,7 @@ class Chore:
                 ).rowcount
             )
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def renew(self) -> None:
         """Hold on to the chore.
 
@@ -248,7 +248,7 @@ class Chore:
         with self._database.begin() as connection:
             self._write(connection, claimed_until=self._clock() + self._duration)
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def finish(self, error: str | None = None) -> None:
         """Give the chore back, due again an interval after its start.
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, lifecycle
-from blazar_vmexpire.actions.base import LOOK_AGAIN, Wait
+from blazar_vmexpire.actions.base import Wait
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
@@ -21,6 +22,9 @@ from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
+
+#: Between two looks for a VM whose action says that it is done.
+_AGAIN = datetime.timedelta(seconds=5)
 
 
 class Ending:
@@ -49,7 +53,7 @@ class Ending:
         action = self._tools.actions[notes["action"]]
         outcome, progress = self._jobs.advance(row, server, action, "end", notes)
         # An action that is Done without the VM being gone is looked at again until it is.
-        delay = outcome.delay if isinstance(outcome, Wait) else LOOK_AGAIN.delay
+        delay = outcome.delay if isinstance(outcome, Wait) else _AGAIN
         with self._tools.database.begin() as connection:
             claims.finish(
                 connection,

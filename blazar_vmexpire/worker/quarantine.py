@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from blazar_vmexpire.actions.base import LOOK_AGAIN, Action, Done, Job, Outcome
+from blazar_vmexpire.actions.base import Action, Done, Job, Outcome
 
 #: The lock's reason, which the owner sees.
 LOCK_REASON = "Its lease is about to end: extend the lease to have it back"
@@ -20,12 +20,12 @@ class Quarantine(Action):
             job.cloud.nova.lock(server.id, LOCK_REASON)
             job.report("locked", reason=LOCK_REASON)
         if server.task_state is not None:
-            return LOOK_AGAIN
+            return job.look_again()
         if server.status == "ACTIVE":
             job.intend("stop", undo={"start": True})
             job.cloud.nova.stop(server.id)
             job.report("stop_asked")
-            return LOOK_AGAIN
+            return job.look_again()
         return Done()
 
 

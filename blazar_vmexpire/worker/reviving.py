@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 from typing import Any
 
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, leases, lifecycle
-from blazar_vmexpire.actions.base import LOOK_AGAIN
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
@@ -20,6 +20,9 @@ from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
+
+#: Between two looks at a VM that is being started.
+_AGAIN = datetime.timedelta(seconds=2)
 
 
 class Reviving:
@@ -47,7 +50,7 @@ class Reviving:
                 nova.start(server.id)
                 self._report(row, "start_asked")
             with tools.database.begin() as connection:
-                claims.finish(connection, row, now + LOOK_AGAIN.delay)
+                claims.finish(connection, row, now + _AGAIN)
             return
         self._remove_image(row)
         state = lifecycle.after(row.state, Event.REVIVED)

@@ -170,7 +170,7 @@ def audit(tools: Tools) -> int:
     :returns: how many.
     """
 
-    @retried  # type: ignore[untyped-decorator]
+    @retried
     def look() -> int:
         with tools.database.begin() as connection:
             found = connection.scalars(

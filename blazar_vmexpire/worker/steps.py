@@ -121,6 +121,7 @@ class Steps:
         columns = adoption.columns(server, now, terms, datetime.timedelta(0))
         columns["state"] = lifecycle.after(row.state, Event.ADOPT).value
         adopted = dataclasses.replace(row, **columns)
+        columns["answered"] = row.questions
         next_at = columns.pop("next_at")
         with tools.database.begin() as connection:
             claims.finish(connection, row, next_at, attempts=0, last_error=None, **columns)
@@ -156,6 +157,7 @@ class Steps:
                     now,
                     state=lifecycle.after(row.state, Event.REAPPEAR).value,
                     attempts=0,
+                    answered=row.questions,
                 )
                 db_api.record(connection, row, "reappeared", now)
             return

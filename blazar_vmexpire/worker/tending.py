@@ -86,6 +86,9 @@ class Tending:
         :raises errors.CloudError: Nova or Glance did not do what they were asked.
         :raises ActionFailed: the action cannot be done.
         """
+        if row.questions > row.answered:
+            self._look(row)
+            return
         case = self._read(row)
         due = case.now >= case.plan.ends_at
         # Once its end is due a lease may be over; only what Blazar is changing is waited for.
@@ -122,6 +125,33 @@ class Tending:
             return
         with self._tools.database.begin() as connection:
             claims.finish(connection, row, self._next_at(case), attempts=0, last_error=None)
+
+    def _look(self, row: Expiration) -> None:
+        """Look at the VM in Nova because something said so: a notification, or a listing.
+
+        :raises errors.NotFound: it is gone.
+        """
+        server = self._get(row)
+        with self._tools.database.begin() as connection:
+            claims.finish(
+                connection,
+                row,
+                self._tools.clock(),
+                answered=row.questions,
+                server_name=db_api.storable(server.name, 255),
+                project_id=server.project_id,
+                user_id=server.user_id,
+            )
+
+    def _get(self, row: Expiration) -> Server:
+        """Get the VM from Nova; one that is deleted and could be restored counts as gone.
+
+        :raises errors.NotFound: it is gone.
+        """
+        server = self._tools.cloud.nova.get(row.server_id)
+        if server.status in adoption.GONE:
+            raise errors.NotFound("nova", f"get server {server.id}", f"it is {server.status}")
+        return server
 
     def _read(self, row: Expiration) -> _Case:
         terms = self._tools.book.terms()
@@ -301,7 +331,7 @@ class Tending:
         :raises errors.NotFound: it is gone: nobody wants that mail.
         """
         try:
-            server = self._tools.cloud.nova.get(row.server_id)
+            server = self._get(row)
         except errors.NotFound:
             raise
         except errors.CloudError as error:
@@ -415,9 +445,7 @@ class Tending:
 
     def _settled(self, case: _Case) -> Server | None:
         """Look at the VM; when it is busy or broken, move its end and return None."""
-        server = self._tools.cloud.nova.get(case.row.server_id)
-        if server.status in adoption.GONE:
-            raise errors.NotFound("nova", f"get server {server.id}", f"it is {server.status}")
+        server = self._get(case.row)
         if adoption.settled(server):
             return server
         doing = f", {server.task_state}" if server.task_state else ""

@@ -21,13 +21,14 @@ _COUNTER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     """Create the four tables."""
-    uuid = _uuid_like_blazar()
+    uuid = _like_blazar(36)
+    owner = _like_blazar(255)
     _create(
         "vm_expirations",
         sa.Column("server_id", uuid, nullable=False),
         sa.Column("server_name", sa.String(255), nullable=False),
-        sa.Column("project_id", sa.String(255)),
-        sa.Column("user_id", sa.String(255)),
+        sa.Column("project_id", owner),
+        sa.Column("user_id", owner),
         sa.Column("lease_id", uuid),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("generation", sa.Integer, nullable=False),
@@ -37,6 +38,8 @@ def upgrade() -> None:
         sa.Column("extensions", sa.Integer, nullable=False),
         sa.Column("next_at", _MOMENT),
         sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("questions", sa.Integer, nullable=False),
+        sa.Column("answered", sa.Integer, nullable=False),
         sa.Column("claimed_by", sa.String(64)),
         sa.Column("claimed_until", _MOMENT),
         sa.Column("progress", sa.Text, nullable=False),
@@ -103,8 +106,8 @@ def upgrade() -> None:
     )
 
 
-def _uuid_like_blazar() -> TypeEngine[str]:
-    """Give the ids of servers and leases the collation that Blazar's have.
+def _like_blazar(length: int) -> TypeEngine[str]:
+    """Give the ids of servers, leases and their owners the collation that Blazar's have.
 
     Most installations have Blazar's tables in MySQL's three-byte ``utf8``. A join between columns
     of different character sets reads a whole table where it should use an index, and one between
@@ -112,14 +115,14 @@ def _uuid_like_blazar() -> TypeEngine[str]:
     """
     connection = op.get_bind()
     if connection.dialect.name not in ("mysql", "mariadb"):
-        return sa.String(36)
+        return sa.String(length)
     collation = connection.scalar(
         sa.text(
             "SELECT COLLATION_NAME FROM information_schema.COLUMNS"
             " WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'leases' AND COLUMN_NAME = 'id'"
         )
     )
-    return sa.String(36, collation=collation)
+    return sa.String(length, collation=collation)
 
 
 # MySQL commits each table by itself: what an interrupted run left behind is gone on with.
