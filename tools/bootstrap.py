@@ -220,7 +220,7 @@ def make_venv(report: Report) -> None:
     stamp, wanted = read_stamp(), wanted_stamp()
     if UNFINISHED.exists():
         # A killed installer may leave packages that look installed and are not.
-        report("an interrupted installation was left in .venv: starting it again")
+        report("an unfinished installation was left in .venv: making it anew")
         _discard_venv()
         stamp = {}
     if stamp.get("lock") != wanted["lock"]:
