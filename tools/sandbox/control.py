@@ -144,7 +144,10 @@ class Sandbox:
         self.start(service)
 
     def configure(self, settings: Iterable[str | Setting]) -> None:
-        """Write blazar.conf anew with these settings; restart what is to read it."""
+        """Write blazar.conf anew, with these settings and no earlier ones.
+
+        Who is to read it has to be restarted.
+        """
         parsed = [parse_setting(s) if isinstance(s, str) else s for s in settings]
         with self._locked():
             config.write_blazar(self.files, self._state(), parsed)
@@ -165,6 +168,13 @@ class Sandbox:
         """Where an API of the sandbox answers, for example url("blazar-api", "/v1/leases")."""
         self._entry(service)
         return layout.url(self._state(), service, path)
+
+    def port(self, service: str) -> int:
+        """The port a service listens on, for example port("smtp")."""
+        state = self._state()
+        if service not in state.ports:
+            raise SandboxError(f"{service!r} has no port; these have: {', '.join(state.ports)}")
+        return state.ports[service]
 
     def log(self, service: str) -> Path:
         """The log file of a service."""
@@ -255,8 +265,6 @@ class Sandbox:
         self.files.remember(state, phase="up", data=True)
 
     def _upgrade(self, manage: str, blazar_conf: str) -> None:
-        if not (layout.PROJECT / "blazar_vmexpire" / "cmd" / "manage.py").exists():
-            return  # TODO: remove
         self._run("schema", [manage, "--config-file", blazar_conf, "db", "upgrade"])
         self.report("the plug-in's tables are there")
 
