@@ -38,6 +38,8 @@ class State(enum.StrEnum):
     """Its lease is over; the action at the end is under way."""
     REVIVING = "reviving"
     """Extended after something was begun: that is being undone."""
+    EXEMPT = "exempt"
+    """Out of scope: it has no lease, and nothing is done to it."""
     VANISHED = "vanished"
     """Nova answered 404; kept until that is sure."""
     FAILED = "failed"
@@ -55,6 +57,7 @@ class Event(enum.StrEnum):
     QUARANTINE = "quarantine"
     END = "end"
     REVIVED = "revived"
+    EXEMPT = "exempt"
     VANISH = "vanish"
     REAPPEAR = "reappear"
     GONE = "gone"
@@ -77,7 +80,7 @@ def _declare() -> machines.FiniteMachine:
         for start in starts:
             machine.add_transition(start.value, end.value, event.value)
 
-    allow(Event.ADOPT, State.ACTIVE, State.SEEN, State.DELETED)
+    allow(Event.ADOPT, State.ACTIVE, State.SEEN, State.DELETED, State.EXEMPT)
     allow(Event.NOTICE, State.NOTICED, State.ACTIVE, State.NOTICED)
     allow(Event.NOTICE, State.QUARANTINED, State.QUARANTINED)
     allow(Event.EXTEND, State.ACTIVE, State.ACTIVE, State.NOTICED, State.VANISHED)
@@ -85,7 +88,8 @@ def _declare() -> machines.FiniteMachine:
     allow(Event.QUARANTINE, State.QUARANTINED, State.NOTICED)
     allow(Event.END, State.ENDING, State.NOTICED, State.QUARANTINED)
     allow(Event.REVIVED, State.ACTIVE, State.REVIVING)
-    allow(Event.VANISH, State.VANISHED, *LIVE, State.REVIVING, State.FAILED)
+    allow(Event.EXEMPT, State.EXEMPT, *LIVE, State.ENDING, State.FAILED)
+    allow(Event.VANISH, State.VANISHED, *LIVE, State.REVIVING, State.FAILED, State.EXEMPT)
     allow(Event.REAPPEAR, State.ACTIVE, State.VANISHED)
     allow(Event.GONE, State.DELETED, State.ENDING, State.VANISHED)
     allow(Event.FAIL, State.FAILED, *LIVE, State.ENDING, State.REVIVING)

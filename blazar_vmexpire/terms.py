@@ -29,10 +29,11 @@ class TermsBook:
         spread: datetime.timedelta = self._conf[RESOURCE_TYPE].adoption_spread
         return spread
 
-    def in_scope(self, project_id: str, service_project_id: str) -> bool:
+    def in_scope(self, project_id: str, service_project_id: str | None = None) -> bool:
         """Say whether VMs of a project expire.
 
-        :param service_project_id: the project that our own service user works in.
+        :param service_project_id: the project that our own service user works in; it need not be
+            known for a VM that was taken in already.
         """
         options = self._conf[RESOURCE_TYPE]
         return (

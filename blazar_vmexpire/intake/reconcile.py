@@ -12,6 +12,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from oslo_db import exception as oslo_db_exception
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, lifecycle
+from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import retried
@@ -30,7 +32,7 @@ from blazar_vmexpire.worker.tools import Tools
 LOG = logging.getLogger(__name__)
 
 #: States whose VM a complete listing has to contain.
-_EXPECTED = (*sorted(lifecycle.LIVE), State.REVIVING, State.FAILED)
+_EXPECTED = (*sorted(lifecycle.LIVE), State.REVIVING, State.FAILED, State.EXEMPT)
 #: How many VMs that a listing lacks are made due in one statement.
 _BATCH = 1000
 
@@ -71,12 +73,16 @@ class Reconciliation:
         started = tools.clock()
         spread = tools.book.adoption_spread if first else datetime.timedelta(0)
         service_project_id = tools.cloud.keystone.service_project_id
+        # Asked once a project, not once a VM: there may be a hundred thousand.
+        in_scope = functools.cache(
+            lambda project_id: tools.book.in_scope(project_id, service_project_id)
+        )
         result = Result()
         listed: set[str] = set()
         pages = tools.cloud.nova.pages(tools.conf.vmexpire_intake.page_size)
         for page in _ahead(pages):
             listed.update(raw["id"] for raw in page)
-            self._page(page, service_project_id, spread, result)
+            self._page(page, in_scope, spread, result)
             self._keep()
         result.listed = len(listed)
         result.missing = self._wake_missing(listed, started)
@@ -85,7 +91,7 @@ class Reconciliation:
     def _page(
         self,
         page: list[dict[str, Any]],
-        service_project_id: str,
+        in_scope: Callable[[str], bool],
         spread: datetime.timedelta,
         result: Result,
     ) -> None:
@@ -95,25 +101,36 @@ class Reconciliation:
         for raw in page:
             row = known.get(raw["id"])
             if row is not None:
-                if _needs_a_look(raw, row):
+                if _needs_a_look(raw, row, expires=in_scope(row.project_id or "")):
                     wake.append(raw["id"])
                 continue
             status = raw.get("status")
             if status == "UNKNOWN" or status in adoption.GONE:
                 result.busy += 1
-            elif not self._tools.book.in_scope(raw.get("tenant_id", ""), service_project_id):
+            elif not in_scope(raw.get("tenant_id", "")):
                 result.out_of_scope += 1
             else:
-                server = Server.from_json(raw)
-                if adoption.settled(server):
-                    new.append(server)
-                else:
-                    result.busy += 1
+                self._sort_in(raw, new, result)
         if new:
             result.adopted += self._adopt(new, spread)
         if wake:
             self._wake(wake)
             result.woken += len(wake)
+
+    @staticmethod
+    def _sort_in(raw: dict[str, Any], new: list[Server], result: Result) -> None:
+        """Put a VM that is in scope and has no row where it belongs."""
+        try:
+            server = Server.from_json(raw)
+        except errors.Unavailable as error:
+            # The other VMs need not wait until Nova has made up its mind about this one.
+            LOG.error("Server %s is not taken in: %s", raw["id"], error)
+            result.busy += 1
+            return
+        if adoption.settled(server):
+            new.append(server)
+        else:
+            result.busy += 1
 
     def _known(self, server_ids: list[str]) -> dict[str, Any]:
         x = expirations.c
@@ -163,11 +180,18 @@ class Reconciliation:
         return len(missing)
 
 
-def _needs_a_look(raw: dict[str, Any], row: Any) -> bool:
-    """Say whether what Nova lists of a known VM is not what we have."""
+def _needs_a_look(raw: dict[str, Any], row: Any, *, expires: bool) -> bool:
+    """Say whether what Nova lists of a known VM is not what we have.
+
+    :param expires: whether its project is in scope.
+    """
     status = raw.get("status")
     if status == "UNKNOWN":
         return False
+    if row.state == State.EXEMPT:
+        return expires
+    if not expires and row.state in lifecycle.LIVE:
+        return True
     if row.state in (State.DELETED, State.SEEN, State.VANISHED):
         return status not in adoption.GONE
     return (

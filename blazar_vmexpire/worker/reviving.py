@@ -45,6 +45,8 @@ class Reviving:
         if undo.get("unlock") and server.locked:
             nova.unlock(server.id)
             self._report(row, "unlocked")
+        # While its image is being made, it cannot be started.
+        self._remove_image(row)
         if undo.get("start") and server.status != "ACTIVE":
             if server.task_state is None:
                 nova.start(server.id)
@@ -52,7 +54,6 @@ class Reviving:
             with tools.database.begin() as connection:
                 claims.finish(connection, row, now + _AGAIN)
             return
-        self._remove_image(row)
         state = lifecycle.after(row.state, Event.REVIVED)
         with tools.database.begin() as connection:
             revived = self._reopen(connection, row)

@@ -18,6 +18,7 @@ from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.claims import Claims
 from blazar_vmexpire.worker.ending import Ending
+from blazar_vmexpire.worker.exempting import Exempting
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.reviving import Reviving
 from blazar_vmexpire.worker.telling import Telling
@@ -54,13 +55,16 @@ class Steps:
             State.REVIVING: Reviving(tools),
             State.VANISHED: self._make_sure,
             State.FAILED: self._rest,
+            State.EXEMPT: self._look_at_exempt,
             State.DELETED: self._look_at_deleted,
         }
+        self._exempting = Exempting(tools)
 
     def run(self, row: Expiration) -> None:
         """Do the one next step for a claimed row. Nothing is raised: the row says how it went."""
+        step = self._exempting if self._exempting.concerns(row) else self._steps[State(row.state)]
         try:
-            self._steps[State(row.state)](row)
+            step(row)
         except ClaimLost as lost:
             LOG.debug("%s", lost)
             self._claims.release(row)
@@ -75,6 +79,7 @@ class Steps:
             self._fail(row, error.reason, error.remedy)
         except errors.Refused as error:
             often = row.attempts + 1 >= self._tools.conf.vmexpire_worker.max_attempts
+            # Where nothing has been begun, nothing can fail: it is only tried again.
             if often and lifecycle.possible(row.state, Event.FAIL):
                 self._fail(row, str(error), "remove what it was refused for, then retry")
             else:
@@ -102,7 +107,10 @@ class Steps:
             or not tools.book.in_scope(server.project_id, tools.cloud.keystone.service_project_id)
         ):
             with tools.database.begin() as connection:
-                claims.drop(connection, row)
+                if row.state == State.SEEN:
+                    claims.drop(connection, row)
+                else:
+                    claims.finish(connection, row, None, answered=row.questions)
             return
         if not adoption.settled(server):
             # Its next notification, or the next reconciliation, comes earlier than a long wait.
@@ -211,14 +219,27 @@ class Steps:
             and server.task_state != "deleting"
         )
         if restored:
-            with tools.database.begin() as connection:
-                if row.lease_id is not None:
-                    leases.destroy(connection, [row.lease_id])
-                claims.write(connection, row, generation=row.generation + 1)
-            self._look(dataclasses.replace(row, generation=row.generation + 1))
+            self._take_in_again(row)
             return
         with tools.database.begin() as connection:
             claims.finish(connection, row, None)
+
+    def _look_at_exempt(self, row: Expiration) -> None:
+        """Take a VM in that came back into scope; else see only whether it is still there."""
+        if self._tools.book.in_scope(row.project_id or ""):
+            self._take_in_again(row)
+            return
+        self._tools.cloud.nova.get(row.server_id)
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, row, None, answered=row.questions)
+
+    def _take_in_again(self, row: Expiration) -> None:
+        """Begin anew: with another generation, so that old notices count for nothing."""
+        with self._tools.database.begin() as connection:
+            if row.lease_id is not None:
+                leases.destroy(connection, [row.lease_id])
+            claims.write(connection, row, generation=row.generation + 1)
+        self._look(dataclasses.replace(row, generation=row.generation + 1))
 
     def _rest(self, row: Expiration) -> None:
         """Leave a failed one to the operator; but see whether it is still there."""
@@ -233,6 +254,7 @@ class Steps:
         if error.service != "nova" or row.state not in lifecycle.LIVE | {
             State.REVIVING,
             State.FAILED,
+            State.EXEMPT,
         }:
             self._try_again(row, error)
             return

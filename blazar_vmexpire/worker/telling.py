@@ -119,7 +119,9 @@ class Telling:
         """
         why = name = None
         try:
-            user = self._tools.cloud.keystone.get_user(row.user_id or "")
+            if not row.user_id:
+                raise errors.NotFound("keystone", "get user", "the server has no user")
+            user = self._tools.cloud.keystone.get_user(row.user_id)
         except errors.NotFound:
             why = f"user {row.user_id} does not exist any more"
         else:

@@ -272,3 +272,43 @@ def test_dates_are_whole_minutes_and_a_term_is_never_short(world: World) -> None
     assert lease.start_date == datetime.datetime(2026, 3, 2, 10, 0)
     assert lease.end_date == datetime.datetime(2026, 5, 1, 10, 1)
     assert all(event.time is not None and event.time.second == 0 for event in lease.events)
+
+
+def test_a_vm_whose_project_is_excluded_later_is_let_go_and_taken_in_again(world: World) -> None:
+    server_id = world.adopt()
+    ends_at = world.row(server_id).ends_at
+    assert ends_at is not None
+    world.live(ends_at - timedelta(days=5))
+    assert len(world.mails) == 1
+    world.harness.conf.set_override("excluded_projects", [world.alpha], group="virtual:vm")
+    world.live(world.clock.now() + timedelta(hours=1))  # the next reconciliation
+    assert world.state(server_id) == "exempt"
+    assert world.all_leases() == []
+    world.live(ends_at + timedelta(days=30))
+    assert server_id in world.cloud.compute.vms
+    world.harness.conf.set_override("excluded_projects", [], group="virtual:vm")
+    world.live(world.clock.now() + timedelta(hours=1))
+    row = world.row(server_id)
+    assert row.state == "active"
+    assert row.ends_at is not None
+    assert row.ends_at >= world.clock.now() + timedelta(days=59)
+    world.live(row.ends_at - timedelta(days=9))
+    assert len(world.mails) == 2
+    assert len({mail["Message-ID"] for mail in world.mails}) == 2
+
+
+@SNAPSHOT
+def test_switching_the_scope_off_stops_an_end_that_has_begun(world: World) -> None:
+    world.cloud.image.reads = None
+    server_id = world.adopt()
+    ends_at = world.row(server_id).ends_at
+    assert ends_at is not None
+    world.live(ends_at + timedelta(minutes=5))
+    vm = world.cloud.compute.vms[server_id]
+    assert (world.state(server_id), vm.vm_state, vm.locked) == ("ending", "stopped", True)
+    (image_id,) = world.cloud.image.images
+    world.harness.conf.set_override("scope", "none", group="virtual:vm")
+    world.live(ends_at + timedelta(hours=1))
+    assert (world.state(server_id), vm.vm_state, vm.locked) == ("exempt", "active", False)
+    assert image_id not in world.cloud.image.images
+    assert world.all_leases() == []

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Letting go of VMs that are no longer in scope: what was begun is undone, the lease is removed."""
+
+from __future__ import annotations
+
+from oslo_log import log as logging
+
+from blazar_vmexpire import leases, lifecycle
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.exceptions import LeaseBusy
+from blazar_vmexpire.lifecycle import Event, State
+from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+_CAN_BE_LET_GO = lifecycle.LIVE | {State.ENDING, State.FAILED}
+
+
+class Exempting:
+    """The step of a VM that has a lease, and should have none.
+
+    It comes before every other step, so that ``scope = none`` stops at once whatever can still be
+    stopped.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def concerns(self, row: Expiration) -> bool:
+        """Say whether a VM is to be let go."""
+        return (
+            row.state in _CAN_BE_LET_GO
+            and not row.progress.get("irreversible")
+            and not self._tools.book.in_scope(row.project_id or "")
+        )
+
+    def __call__(self, row: Expiration) -> None:
+        """Give the VM back first, if something was done to it; then remove its lease.
+
+        :raises blazar_vmexpire.exceptions.ClaimLost: somebody else changed it meanwhile.
+        :raises LeaseBusy: Blazar is changing the lease.
+        """
+        now = self._tools.clock()
+        if row.progress.get("undo"):
+            ends_at = lifecycle.first_end(now, self._tools.book.terms())
+            with self._tools.database.begin() as connection:
+                db_api.record(connection, row, "out_of_scope", now)
+                claims.finish(
+                    connection,
+                    row,
+                    now,
+                    state=lifecycle.after(row.state, Event.EXTEND).value,
+                    generation=row.generation + 1,
+                    ends_at=max(ends_at, row.ends_at or ends_at),
+                )
+            return
+        with self._tools.database.begin() as connection:
+            facts = leases.read(connection, row.lease_id) if row.lease_id else None
+            if facts is not None and facts.in_transition:
+                raise LeaseBusy(f"lease {facts.lease_id} is {facts.status}")
+            if facts is not None:
+                leases.destroy(connection, [facts.lease_id])
+            claims.finish(
+                connection,
+                row,
+                None,
+                state=lifecycle.after(row.state, Event.EXEMPT).value,
+                progress={},
+                attempts=0,
+                last_error=None,
+            )
+            db_api.record(connection, row, "exempt", now, reason="it is not in scope any more")
+        LOG.info("Server %s is out of scope: its lease was removed", row.server_id)
