@@ -157,7 +157,7 @@ def test_settings_replace_add_and_make_groups():
 
 
 def test_blazar_has_the_sandbox_defaults_and_its_own_ports(files, state):
-    text = apply_settings(config.fill("blazar.conf", config.variables(files, state)), [])
+    text = apply_settings(config.fill(["blazar.conf"], config.variables(files, state)), [])
     parsed = read(text)
     assert parsed["manager"]["plugins"] == "virtual.vm.plugin"
     assert parsed["DEFAULT"]["port"] == "22234"
@@ -171,8 +171,8 @@ def test_blazar_has_the_sandbox_defaults_and_its_own_ports(files, state):
 
 def test_every_template_fills(files, state):
     known = config.variables(files, state) | {"compute_host": "compute1"}
-    for template in [*config.FILES, "nova-compute.conf"]:
-        assert "${" not in config.fill(template, known)
+    for templates in [*config.FILES.values(), config.COMPUTE_FILE, ["blazar.conf"]]:
+        assert "${" not in config.fill(templates, known)
 
 
 def test_sourced_openrc_gives_credentials_and_commands(tmp_path, files, state):

@@ -15,16 +15,17 @@ from tools.sandbox.settings import Setting, apply_settings
 
 TEMPLATES = HERE / "templates"
 
-# Template -> place under DIR/etc. A compute host's file is written once for each host.
-FILES = {
-    "keystone.conf": "keystone/keystone.conf",
-    "glance-api.conf": "glance/glance-api.conf",
-    "placement.conf": "placement/placement.conf",
-    "nova.conf": "nova/nova.conf",
-    "neutron.conf": "neutron/neutron.conf",
-    "blazar.conf": "blazar/blazar.conf",
-    "rabbitmq.conf": "rabbitmq/rabbitmq.conf",
+# Place under DIR/etc -> the templates it is made of, one after the other.
+FILES: dict[str, tuple[str, ...]] = {
+    "keystone/keystone.conf": ("keystone.conf",),
+    "glance/glance-api.conf": ("glance-api.conf",),
+    "placement/placement.conf": ("placement.conf",),
+    "nova/nova.conf": ("nova.conf", "nova-database.conf"),
+    "neutron/neutron.conf": ("neutron.conf",),
+    "rabbitmq/rabbitmq.conf": ("rabbitmq.conf",),
 }
+# Once for each compute host.
+COMPUTE_FILE = ("nova.conf", "nova-compute.conf")
 
 # The middleware pipelines as the packages bring them: place under VENV/etc and under DIR/etc.
 # Nova looks for its own beside nova.conf whatever nova.conf says.
@@ -48,27 +49,27 @@ def variables(files: Layout, state: State) -> dict[str, str]:
     }
     known |= {f"port_{name.replace('-', '_')}": str(port) for name, port in state.ports.items()}
     known |= {f"database_{name}": layout.database_url(state, name) for name in layout.DATABASES}
-    known["credentials"] = fill("credentials.conf", known).strip()
+    known["credentials"] = fill(["credentials.conf"], known).strip()
     return known
 
 
-def fill(template: str, known: dict[str, str]) -> str:
-    """A template with its ${names} replaced; an unknown name is an error."""
-    return Template((TEMPLATES / template).read_text()).substitute(known)
+def fill(templates: Iterable[str], known: dict[str, str]) -> str:
+    """Templates with their ${names} replaced, put together; an unknown name is an error."""
+    text = "".join((TEMPLATES / template).read_text() for template in templates)
+    return Template(text).substitute(known)
 
 
 def write_all(files: Layout, state: State, settings: Iterable[Setting]) -> None:
     """Everything in DIR/etc and DIR/bin, and the openrc files."""
     known = variables(files, state)
-    for template, place in FILES.items():
-        if template != "blazar.conf":
-            _write(files.etc / place, fill(template, known))
+    for place, templates in FILES.items():
+        _write(files.etc / place, fill(templates, known))
     write_blazar(files, state, settings)
     for place in PIPELINES:
         _write(files.etc / place, (VENV / "etc" / place).read_text())
     for host in layout.compute_hosts(state):
         (files.state / host).mkdir(exist_ok=True)
-        text = fill("nova-compute.conf", known | {"compute_host": host})
+        text = fill(COMPUTE_FILE, known | {"compute_host": host})
         _write(files.etc / "nova" / f"{host}.conf", text)
     _write(files.etc / "rabbitmq" / "enabled_plugins", "[].\n")
     for person in PEOPLE:
@@ -81,7 +82,7 @@ def write_all(files: Layout, state: State, settings: Iterable[Setting]) -> None:
 
 def write_blazar(files: Layout, state: State, settings: Iterable[Setting]) -> None:
     """blazar.conf alone, its defaults overridden by `settings`."""
-    text = fill("blazar.conf", variables(files, state))
+    text = fill(["blazar.conf"], variables(files, state))
     _write(files.blazar_conf, apply_settings(text, settings))
 
 
@@ -109,13 +110,14 @@ def openrc(person: Person, files: Layout, state: State) -> str:
         f"export {name}={shlex.quote(value)}\n"
         for name, value in credentials(person, state).items()
     )
-    return Template((TEMPLATES / "openrc").read_text()).substitute(
-        name=person.name,
-        project=person.project,
-        domain=person.domain,
-        exports=exports,
-        bin=shlex.quote(str(files.bin)),
-    )
+    known = {
+        "name": person.name,
+        "project": person.project,
+        "domain": person.domain,
+        "exports": exports,
+        "bin": shlex.quote(str(files.bin)),
+    }
+    return fill(["openrc"], known)
 
 
 def _write(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from tools.sandbox.identity import fill as fill_identity
 from tools.sandbox.layout import HERE, VENV, Layout, State
 from tools.sandbox.processes import Supervisor, undisturbed
 from tools.sandbox.schema import Schema
-from tools.sandbox.services import CLOUD, IDENTITY, PYTHON, Service, table
+from tools.sandbox.services import CLOUD, IDENTITY, PLUGIN, PYTHON, Service, table
 from tools.sandbox.settings import Setting, parse_setting
 
 # How long a service may take to answer. A fresh, busy machine compiles Python files meanwhile.
@@ -127,6 +127,8 @@ class Sandbox:
                 ports.require_free({service: state.ports[service]})
             self._launch([entry])
             self._wait([entry], state)
+            if service == "keystone":
+                self._open_keystone(state)
 
     def stop(self, service: str) -> None:
         """End a service in its own way."""
@@ -257,9 +259,13 @@ class Sandbox:
             self._upgrade(manage, blazar_conf)
 
         self._wait([entries["rabbitmq"], entries["smtp"]], state)
+        self._open_keystone(state)
         cloud = [entry for entry in entries.values() if entry.stage == CLOUD]
+        plugin = [entry for entry in entries.values() if entry.stage == PLUGIN]
         self._launch(cloud)
-        self._wait(cloud, state)
+        self._wait([entry for entry in cloud if entry.http], state)
+        self._launch(plugin)
+        self._wait([entry for entry in [*cloud, *plugin] if entry.queue], state)
         seed.fill(self._session(state), state, PATIENCE)
         self.report("computes are up; flavor m1.tiny and image cirros are there")
         self.files.remember(state, phase="up", data=True)
@@ -280,6 +286,13 @@ class Sandbox:
             )
         self._launch([entry])
         self._wait([entry], state)
+
+    def _open_keystone(self, state: State) -> None:
+        """One request that is checked against the policy, before many come at the same time.
+
+        Keystone reads its policy at the first of them, and refuses what comes meanwhile.
+        """
+        self._session(state).get(layout.url(state, "keystone", "/v3/services"))
 
     def _session(self, state: State) -> rest.Session:
         auth_url = layout.url(state, "keystone", "/v3")

@@ -16,6 +16,7 @@ PYTHON = [str(VENV / "bin" / "python"), "-W", "ignore", "-P"]
 BASE = "base"  # no OpenStack: database, message broker, mail
 IDENTITY = "identity"  # what the others cannot start without
 CLOUD = "cloud"
+PLUGIN = "plugin"  # what acts on the cloud from its first moment: once the APIs are there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +50,12 @@ def table(files: Layout, state: State) -> dict[str, Service]:
         _wsgi("placement", "placement.wsgi.api", files, state, stage=IDENTITY),
         _command("nova-conductor", "conductor", nova_conf),
         _command("nova-scheduler", "scheduler", nova_conf),
-        *(_compute(host, nova_conf, files) for host in layout.compute_hosts(state)),
-        _command("blazar-manager", "blazar.manager", str(files.blazar_conf)),
+        *(_compute(host, files) for host in layout.compute_hosts(state)),
         _wsgi("nova-api", "nova.wsgi.osapi_compute", files, state),
         _wsgi("glance", "glance.wsgi.api", files, state),
         _wsgi("neutron", "neutron.wsgi.api", files, state),
         _wsgi("blazar-api", "blazar.wsgi.api", files, state),
+        _command("blazar-manager", "blazar.manager", str(files.blazar_conf), stage=PLUGIN),
     ]
     return {entry.name: entry for entry in entries}
 
@@ -71,10 +72,10 @@ def _wsgi(
     return Service(name, stage, argv, env, http=http)
 
 
-def _command(name: str, queue: str, config: str) -> Service:
+def _command(name: str, queue: str, config: str, stage: str = CLOUD) -> Service:
     """A stock command that serves RPC."""
     argv = (*PYTHON, str(VENV / "bin" / name), "--config-file", config)
-    return Service(name, CLOUD, argv, queue=queue)
+    return Service(name, stage, argv, queue=queue)
 
 
 def _helper(name: str, stage: str, script: str, *arguments: str) -> Service:
@@ -82,11 +83,9 @@ def _helper(name: str, stage: str, script: str, *arguments: str) -> Service:
     return Service(name, stage, (*PYTHON, str(HERE / script), *arguments))
 
 
-def _compute(host: str, nova_conf: str, files: Layout) -> Service:
+def _compute(host: str, files: Layout) -> Service:
     own_conf = str(files.etc / "nova" / f"{host}.conf")
-    entry = _helper(
-        f"nova-{host}", CLOUD, "compute.py", "--config-file", nova_conf, "--config-file", own_conf
-    )
+    entry = _helper(f"nova-{host}", CLOUD, "compute.py", "--config-file", own_conf)
     return dataclasses.replace(entry, queue=f"compute.{host}")
 
 
@@ -101,6 +100,8 @@ def _mariadb(files: Layout, state: State) -> Service:
         "--socket=mariadb.sock",
         "--pid-file=mariadb.pid",
         # Safe against a killed server, not against a power cut: this is no place for data.
+        "--debug-no-sync",
+        "--skip-sync-frm",
         "--innodb-flush-log-at-trx-commit=2",
         "--innodb-doublewrite=0",
         "--innodb-file-per-table=0",
