@@ -36,10 +36,8 @@ OPTS = [
 ]
 
 
-def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register this group, with keystoneauth's own options, on ``conf``."""
-    conf.register_group(GROUP)
-    conf.register_opts(OPTS, group=GROUP)
+def register_more(conf: cfg.ConfigOpts) -> None:
+    """Register keystoneauth's own options beside ours."""
     loading.register_auth_conf_options(conf, GROUP.name)
     loading.register_session_conf_options(conf, GROUP.name)
 

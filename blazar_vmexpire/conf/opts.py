@@ -45,8 +45,11 @@ def register_opts(conf: cfg.ConfigOpts, *, resource_group: bool = True) -> None:
     """
     for name in _group_modules():
         module = importlib.import_module(f"blazar_vmexpire.conf.{name}")
-        if hasattr(module, "register_opts"):
-            module.register_opts(conf)
-        elif module.GROUP.name != RESOURCE_TYPE or resource_group:
-            conf.register_group(module.GROUP)
-            conf.register_opts(module.OPTS, group=module.GROUP)
+        if module.GROUP.name == RESOURCE_TYPE and not resource_group:
+            continue
+        # A group of its own for each: what is registered on one ConfigOpts and on another shares
+        # its options with both, values included.
+        conf.register_group(cfg.OptGroup(module.GROUP.name, module.GROUP.title, module.GROUP.help))
+        conf.register_opts(module.OPTS, group=module.GROUP.name)
+        if hasattr(module, "register_more"):
+            module.register_more(conf)

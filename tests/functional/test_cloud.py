@@ -52,9 +52,6 @@ def configure(fake: FakeCloud, tmp_path: pathlib.Path) -> Configure:
         with path.open("w") as stream:
             file.write(stream)
         conf = cfg.ConfigOpts()
-        # A group of its own: oslo.config shares the contents of a group object that is registered
-        # on two ConfigOpts, and the options of an auth_type are added to it as it is read.
-        conf.register_group(cfg.OptGroup("vmexpire_cloud"))
         opts.register_opts(conf)
         conf(["--config-file", str(path)])
         return conf
