@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from oslo_config import cfg
 from oslo_utils import timeutils
 
-from blazar_vmexpire import lifecycle
+from blazar_vmexpire import RESOURCE_TYPE, lifecycle
 from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.cloud import Cloud, connect
+from blazar_vmexpire.conf import mail
 from blazar_vmexpire.db.engine import Database
-from blazar_vmexpire.notices import Mailer, Renderer
+from blazar_vmexpire.exceptions import ConfigError
+from blazar_vmexpire.notices import BadAddress, Mailer, Renderer, parse_recipient, parse_sender
 from blazar_vmexpire.terms import TermsBook
 
 
@@ -50,9 +52,12 @@ def assemble(
     """Make the tools by the options. Nothing is connected before it is used.
 
     :raises ValueError: when ``[database] connection`` is not set.
-    :raises blazar_vmexpire.notices.BadAddress: when ``from_address`` is none.
+    :raises blazar_vmexpire.exceptions.ConfigError: when an option is no mail address that has to
+        be one; the sentence names it.
     :raises RuntimeError: when an action cannot be loaded.
     """
+    _check_address(conf, RESOURCE_TYPE, "undeliverable_contact", parse_recipient)
+    _check_address(conf, mail.GROUP.name, "from_address", parse_sender)
     return Tools(
         conf=conf,
         clock=clock,
@@ -63,3 +68,15 @@ def assemble(
         renderer=Renderer(conf.vmexpire_mail.template_path),
         mailer=Mailer(conf),
     )
+
+
+def _check_address(
+    conf: cfg.ConfigOpts, group: str, name: str, parse: Callable[[str], object]
+) -> None:
+    text: str | None = conf[group][name]
+    if text is None:
+        return
+    try:
+        parse(text)
+    except BadAddress as error:
+        raise ConfigError(f"[{group}] {name}: {error}") from error
