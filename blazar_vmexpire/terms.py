@@ -9,6 +9,7 @@ from collections.abc import Collection
 from oslo_config import cfg
 
 from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.lifecycle import Terms, notice_margin
 
@@ -79,9 +80,11 @@ def check(conf: cfg.ConfigOpts, before_end: Collection[str], on_end: Collection[
         )
     terms = TermsBook(conf).terms()
     for name in ("lease_duration", "extension_duration"):
-        if options[name] < terms.shortest_lease + notice_margin(terms):
+        margin = notice_margin(terms)
+        if options[name] < terms.shortest_lease + margin:
             raise ConfigError(
-                f"[{RESOURCE_TYPE}] {name} = {options[name]} is too short: minimum_notice"
-                f" ({terms.minimum_notice}) and quarantine ({terms.quarantine}) must fit in it,"
-                f" with {notice_margin(terms)} to spare for sending the notice"
+                f"[{RESOURCE_TYPE}] {name} = {format_duration(options[name])} is too short:"
+                f" minimum_notice ({format_duration(terms.minimum_notice)}) and quarantine"
+                f" ({format_duration(terms.quarantine)}) must fit in it, with"
+                f" {format_duration(margin)} to spare for sending the notice"
             )

@@ -35,7 +35,9 @@ OPTS = [
         "username",
         help="Account to log in to the mail server with; unset means no login.",
     ),
-    cfg.StrOpt("password", secret=True, help="Password for username."),
+    cfg.StrOpt(
+        "password", secret=True, help="Password for username; not used while that is unset."
+    ),
     cfg.Opt(
         "timeout",
         type=Duration(minimum=Duration()("1s")),

@@ -15,7 +15,7 @@ _UNITS = {
     "m": datetime.timedelta(minutes=1),
     "s": datetime.timedelta(seconds=1),
 }
-_DURATION = re.compile(r"(?P<count>\d{1,6})(?P<unit>[dhms])")
+_DURATION = re.compile(r"(?P<count>\d{1,6})(?P<unit>[dhms])", re.ASCII)
 
 
 def parse_duration(text: str) -> datetime.timedelta:
