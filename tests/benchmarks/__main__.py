@@ -32,7 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     began = time.monotonic()
-    say = _Progress(began)
+    say = report.Progress(began)
     size = suite.Size(new=arguments.new, known=arguments.known, times=arguments.times)
     say(f"starting {arguments.database}")
     backend = databases.KINDS[arguments.database]()
@@ -53,17 +53,6 @@ def main() -> None:
     }
     report.write_json(arguments.json, figures, about)
     sys.stdout.write(f"Written to {arguments.json}\n")
-
-
-class _Progress:
-    """Says what is being done, and since when. Other processes take it along."""
-
-    def __init__(self, began: float) -> None:
-        self._began = began
-
-    def __call__(self, line: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - self._began:4.0f} s] {line}\n")
-        sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +48,21 @@ class Figure:
             target = f"at most {_number(self.at_most)}"
         held = {True: "held", False: "MISSED", None: ""}[self.held]
         return self.what, f"{_number(self.value)} {self.unit}", target, held
+
+
+class Progress:
+    """Says what is being done, and since when. Other processes take it along.
+
+    :param began: ``time.monotonic()`` when it all began.
+    """
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+
+    def __call__(self, line: str) -> None:
+        """Say it, on a line of standard error."""
+        sys.stderr.write(f"[{time.monotonic() - self._began:4.0f} s] {line}\n")
+        sys.stderr.flush()
 
 
 _HEAD = ("what", "figure", "target", "held?")
