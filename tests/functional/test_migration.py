@@ -247,11 +247,13 @@ class TestOnMariaDB:
         """Blazar's tables are in three-byte utf8 here, as with most installations."""
         with database.begin() as connection:
             fill(connection, 300)
+            reservations = sa.table("reservations", sa.column("resource_id"), sa.column("lease_id"))
             connection.execute(
-                sa.text(
-                    "INSERT INTO vm_expirations (server_id, server_name, state, generation,"
-                    " extensions, attempts, progress, lease_id)"
-                    " SELECT resource_id, '', 'active', 0, 0, 0, '{}', lease_id FROM reservations"
+                sa.insert(models.expirations).from_select(
+                    ["server_id", "lease_id", "state"],
+                    sa.select(
+                        reservations.c.resource_id, reservations.c.lease_id, sa.literal("active")
+                    ),
                 )
             )
             connection.execute(sa.text("ANALYZE TABLE vm_expirations, leases, reservations"))
