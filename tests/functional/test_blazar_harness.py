@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from typing import Any
 
 import pytest
@@ -135,6 +136,27 @@ class TestTime:
 
         assert owner.lease["status"] == "TERMINATED"
         assert "lease.event.end_lease" in [kind for kind, _ in harness.notifications]
+
+
+class TestThreads:
+    """Our own threads, as they run in blazar-manager."""
+
+    pytestmark = pytest.mark.options({"vmexpire_intake": {"reconciliation": False}})
+
+    def test_a_notification_of_novas_brings_a_lease(
+        self, harness: Harness, cloud: FakeCloud
+    ) -> None:
+        user, project = cloud.add_user("alice", email="a@example.org"), cloud.add_project("alpha")
+        api = harness.api.as_user(user, project)
+        harness.poll()
+        server = cloud.add_server(user_id=user, project_id=project)
+
+        harness.notify("compute.instance.create.end", {"instance_id": server})
+
+        deadline = time.monotonic() + 20
+        while not (leases := api.get("/v1/leases").json["leases"]):
+            assert time.monotonic() < deadline, "no lease"
+        assert leases[0]["reservations"][0]["resource_id"] == server
 
 
 class TestIsolation:
