@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from keystoneauth1.exceptions import ClientException
 
 from tools.bootstrap import BootstrapError
 from tools.demo import terms
 from tools.demo.checks import NotSo
 from tools.demo.narrator import Narrator
+from tools.demo.story import Story
 from tools.demo.timing import Timings, spoken
 from tools.sandbox import Sandbox, SandboxError
 from tools.sandbox.processes import undisturbed
@@ -32,6 +36,16 @@ OPENING = """
 """
 LOG_LINES = 20
 
+#: What can go wrong in a cloud; anything else is a defect of this program.
+EXPECTED = (
+    NotSo,
+    SandboxError,
+    BootstrapError,
+    ClientException,
+    subprocess.TimeoutExpired,
+    OSError,
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
@@ -43,33 +57,35 @@ def parser() -> argparse.ArgumentParser:
 
 
 class Demo:
-    """One demonstration, from an empty directory to an empty directory."""
+    """One demonstration, from an empty directory to an empty directory.
 
-    def __init__(self, narrator: Narrator, directory: Path, keep: bool) -> None:
+    story: what is told once the cloud is up
+    """
+
+    def __init__(
+        self, narrator: Narrator, cloud: Sandbox, keep: bool, story: type[Story] = Story
+    ) -> None:
         self._narrator = narrator
-        self._directory = directory
+        self._cloud = cloud
         self._keep = keep
+        self._story = story
+        self._directory = cloud.files.directory
         self._timings = Timings()
-        self._cloud = Sandbox(directory, self._progress)
+        cloud.report = self._progress
         # Whether the cloud is ours to take down, and whether there is one to leave up.
         self._ours = self._up = False
 
     def run(self) -> int:
         """Do it all; returns the exit code."""
-        code = 0
         self._narrator.say(OPENING)
+        code = 130
         try:
-            self._bring_up()
-            self._tell()
-        except (NotSo, SandboxError, BootstrapError) as error:
-            self._narrator.failed(str(error))
-            code = 1
-        except KeyboardInterrupt:
-            self._narrator.failed("interrupted")
-            code = 130
-        kept = self._keep and self._up and code != 130
-        if self._ours and not kept:
-            code = self._take_down() or code
+            code = self._live()
+        finally:
+            # Whatever happened, a defect of this program included.
+            kept = self._keep and self._up and code != 130
+            if self._ours and not kept:
+                code = self._take_down() or code
         if self._timings.steps:
             self._narrator.summary(self._timings)
         if kept:
@@ -77,6 +93,18 @@ class Demo:
         elif code == 1 and self._up:
             self._narrator.say("To look into it: make demo KEEP=1 leaves the cloud up.")
         return code
+
+    def _live(self) -> int:
+        try:
+            self._bring_up()
+            self._tell()
+        except KeyboardInterrupt:
+            self._narrator.failed("interrupted")
+            return 130
+        except EXPECTED as error:
+            self._narrator.failed(str(error))
+            return 1
+        return 0
 
     def _progress(self, line: str) -> None:
         self._narrator.detail(f"{spoken(self._timings.total):>12}  {line}")
@@ -106,14 +134,11 @@ class Demo:
         self._cloud.down(wipe=True)
 
     def _tell(self) -> None:
-        # Its libraries are part of what bringing up the cloud has seen to.
-        from tools.demo.story import Story
-
-        story = Story(self._cloud, self._narrator, self._timings)
+        story = self._story(self._cloud, self._narrator, self._timings)
         try:
             story.tell()
-        except NotSo:
-            self._show_log(story.server_id)
+        except EXPECTED:
+            self._show_log(story.scene.server_id)
             raise
 
     def _show_log(self, server_id: str) -> None:
@@ -171,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    return Demo(Narrator(sys.stdout), DIRECTORY, arguments.keep).run()
+    return Demo(Narrator(sys.stdout), Sandbox(DIRECTORY), arguments.keep).run()
 
 
 if __name__ == "__main__":

@@ -22,10 +22,16 @@ _COMMAND_LIMIT = 120.0
 
 @dataclass(frozen=True)
 class Said:
-    """How a command ended. text: both of its outputs, errors last."""
+    """How a command ended, and its two outputs."""
 
     code: int
-    text: str
+    output: str
+    errors: str
+
+    @property
+    def text(self) -> str:
+        """All that it said, errors last."""
+        return self.output + self.errors
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,15 @@ class Account:
             check=False,
             timeout=_COMMAND_LIMIT,
         )
-        return Said(done.returncode, done.stdout + without_noise(done.stderr))
+        return Said(done.returncode, done.stdout, without_noise(done.stderr))
 
     @property
     def project_id(self) -> str:
         return str(self._session.get_project_id())
+
+    @property
+    def user_id(self) -> str:
+        return str(self._session.get_user_id())
 
     def request(self, service: str, method: str, path: str, json: Any = None) -> Answer:
         """Ask a service of the catalogue; an error status is an answer like any other."""

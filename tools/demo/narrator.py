@@ -7,6 +7,7 @@ Colour and lines that are written over appear on a terminal only; NO_COLOR is ho
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -108,3 +109,16 @@ class Narrator:
             self._passing = False
         self._stream.write("".join(f"{line}\n" for line in lines))
         self._stream.flush()
+
+
+def columns(table: str, names: Sequence[str], width: int = 150) -> str:
+    """Some columns of a table whose header stands over them; lines past `width` are cut.
+
+    A table that lacks one of the columns is left whole, but for the cut.
+    """
+    lines = table.rstrip("\n").splitlines()
+    starts = {match[0]: match.start() for match in re.finditer(r"\S+", lines[0])} if lines else {}
+    if set(names) <= set(starts):
+        ends = dict(zip(starts, [*list(starts.values())[1:], None], strict=True))
+        lines = ["".join(line[starts[name] : ends[name]] for name in names) for line in lines]
+    return "\n".join(line if len(line) <= width else line[: width - 3] + "..." for line in lines)

@@ -49,8 +49,13 @@ def now() -> datetime:
 
 
 def from_blazar(text: str) -> datetime:
-    """Read a date of Blazar's API, such as `2026-11-20T11:17:00.000000`."""
+    """Read a date of Blazar's or Nova's API, such as `2026-11-20T11:17:00.000000`."""
     return datetime.fromisoformat(text)
+
+
+def from_glance(text: str) -> datetime:
+    """Read a date of Glance's API, such as `2026-11-20T11:17:00Z`."""
+    return datetime.fromisoformat(text).replace(tzinfo=None)
 
 
 def to_blazar(moment: datetime) -> str:
