@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import functools
 import uuid
 from collections.abc import Collection
 
@@ -232,18 +233,22 @@ def agenda(ends_at: Moment, terms: Terms, before_end_at: Moment | None = None) -
 
     :param before_end_at: when the before-end action runs, if its owner moved it.
     """
-    # However late the operator wants the first notice, minimum_notice has to fit before anything
-    # is done, with time for a second try of the mail.
-    first = max(terms.first_notice, terms.shortest_lease + notice_margin(terms))
-    offsets = sorted({first, *(r for r in terms.reminders if r < first)}, reverse=True)
     return Agenda(
-        reminders=tuple(
-            Reminder(f"reminder/{format_duration(offset)}", ends_at - offset) for offset in offsets
-        ),
+        reminders=tuple(Reminder(kind, ends_at - offset) for kind, offset in _reminders(terms)),
         before_end_at=before_end_at or ends_at - terms.first_notice,
         quarantine_at=ends_at - terms.quarantine if terms.quarantine else None,
         ends_at=ends_at,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _reminders(terms: Terms) -> tuple[tuple[str, Duration], ...]:
+    """List the notices of a lease by kind, each with how long before the end it is sent."""
+    # However late the operator wants the first notice, minimum_notice has to fit before anything
+    # is done, with time for a second try of the mail.
+    first = max(terms.first_notice, terms.shortest_lease + notice_margin(terms))
+    offsets = sorted({first, *(r for r in terms.reminders if r < first)}, reverse=True)
+    return tuple((f"reminder/{format_duration(offset)}", offset) for offset in offsets)
 
 
 def notice_margin(terms: Terms) -> Duration:

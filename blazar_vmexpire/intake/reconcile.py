@@ -2,13 +2,14 @@
 """Comparing Nova's server list with the leases: the leg of intake that finds everything.
 
 One pass reads all pages. A page costs one read of our table; a VM that is known and unchanged costs
-nothing more. While a page is compared the next one is already on its way. A listing that is not
+nothing more. While two pages are compared the next one is already on its way. A listing that is not
 complete (an error, a cell that is down, a page cut short) proves nothing about VMs that are not in
 it: they are looked at one by one only after a complete one, and only Nova's 404 counts.
 """
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import dataclasses
 import datetime
@@ -33,6 +34,8 @@ LOG = logging.getLogger(__name__)
 
 #: States whose VM a complete listing has to contain.
 _EXPECTED = (*sorted(lifecycle.LIVE), State.REVIVING, State.FAILED, State.EXEMPT)
+#: Pages compared at a time: while one waits for the database, the other uses the processor.
+_AT_ONCE = 2
 #: How many VMs that a listing lacks are made due in one statement.
 _BATCH = 1000
 
@@ -50,6 +53,13 @@ class Result:
     """Left alone for now: building, broken, or in the middle of a task."""
     missing: int = 0
     """Have a row, but were not listed: each will be asked for by itself."""
+
+    def add(self, page: Result) -> None:
+        """Add what was found on a page."""
+        self.adopted += page.adopted
+        self.woken += page.woken
+        self.out_of_scope += page.out_of_scope
+        self.busy += page.busy
 
 
 class Reconciliation:
@@ -80,10 +90,17 @@ class Reconciliation:
         result = Result()
         listed: set[str] = set()
         pages = tools.cloud.nova.pages(tools.conf.vmexpire_intake.page_size)
-        for page in _ahead(pages):
-            listed.update(raw["id"] for raw in page)
-            self._page(page, in_scope, spread, result)
-            self._keep()
+        under_way: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE, "vmexpire-compare") as pool:
+            for page in _ahead(pages):
+                listed.update(raw["id"] for raw in page)
+                under_way.append(pool.submit(self._page, page, in_scope, spread))
+                if len(under_way) == _AT_ONCE:
+                    result.add(under_way.popleft().result())
+                    self._keep()
+            for compared in under_way:
+                result.add(compared.result())
+                self._keep()
         result.listed = len(listed)
         result.missing = self._wake_missing(listed, started)
         return result
@@ -93,10 +110,11 @@ class Reconciliation:
         page: list[dict[str, Any]],
         in_scope: Callable[[str], bool],
         spread: datetime.timedelta,
-        result: Result,
-    ) -> None:
+    ) -> Result:
+        result = Result()
         known = self._known([raw["id"] for raw in page])
-        new: list[Server] = []
+        # By UUID, as Nova may list a server twice.
+        new: dict[str, Server] = {}
         wake: list[str] = []
         for raw in page:
             row = known.get(raw["id"])
@@ -112,13 +130,14 @@ class Reconciliation:
             else:
                 self._sort_in(raw, new, result)
         if new:
-            result.adopted += self._adopt(new, spread)
+            result.adopted = self._adopt(list(new.values()), spread)
         if wake:
             self._wake(wake)
-            result.woken += len(wake)
+            result.woken = len(wake)
+        return result
 
     @staticmethod
-    def _sort_in(raw: dict[str, Any], new: list[Server], result: Result) -> None:
+    def _sort_in(raw: dict[str, Any], new: dict[str, Server], result: Result) -> None:
         """Put a VM that is in scope and has no row where it belongs."""
         try:
             server = Server.from_json(raw)
@@ -128,7 +147,7 @@ class Reconciliation:
             result.busy += 1
             return
         if adoption.settled(server):
-            new.append(server)
+            new[server.id] = server
         else:
             result.busy += 1
 
