@@ -174,17 +174,21 @@ class Demo:
         """How to go on with a cloud that was left up."""
         self._narrator.heading("The cloud is up still")
         self._narrator.say(
-            "Be alice (or bob, or admin), boot VMs, watch their leases, read their mails, look "
-            "into the plug-in's log, and take it all down in the end:"
+            "Be alice (or bob, or admin) and boot VMs; here each lives for two to three minutes, "
+            f"or up to {terms.minutes(terms.EXTENSION)} from each extension:"
         )
         self._narrator.output(
             f". {self._directory}/openrc-alice\n"
             "openstack server create --flavor m1.tiny --image cirros --nic none --wait mine\n"
             "openstack reservation lease list\n"
-            f"ls {self._directory}/mail\n"
-            f"less {self._cloud.log('blazar-manager')}\n"
-            f"{self._down_command()}"
+            "blazar-vmexpire-manage list"
         )
+        self._narrator.say("Their mails, and what the plug-in does:")
+        self._narrator.output(
+            f"ls {self._directory}/mail\ntail -f {self._cloud.log('blazar-manager')}"
+        )
+        self._narrator.say("Take it all down in the end:")
+        self._narrator.output(self._down_command())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
