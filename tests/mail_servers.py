@@ -54,6 +54,8 @@ class MailServer(Controller):
         self.encrypted: list[bool] = []
         #: Answers by command (MAIL, RCPT, DATA) in the place of the usual ones.
         self.answers: dict[str, str] = {}
+        #: Answers to RCPT by address.
+        self.refused: dict[str, str] = {}
         if username is not None:
             options.update(auth_require_tls=False, authenticator=self._authenticator(username))
         super().__init__(
@@ -65,6 +67,7 @@ class MailServer(Controller):
         self.mails.clear()
         self.encrypted.clear()
         self.answers.clear()
+        self.refused.clear()
 
     @staticmethod
     def _authenticator(username: str) -> Callable[..., AuthResult]:
@@ -92,6 +95,8 @@ class MailServer(Controller):
     ) -> str:
         if "RCPT" in self.answers:
             return self.answers["RCPT"]
+        if address in self.refused:
+            return self.refused[address]
         envelope.rcpt_tos.append(address)
         return "250 OK"
 

@@ -29,7 +29,7 @@ from blazar_vmexpire.worker.tools import Tools
 LOG = logging.getLogger(__name__)
 
 _SOON = datetime.timedelta(seconds=2)
-_RECHECK_TRANSITION = datetime.timedelta(seconds=5)
+_RECHECK_TRANSITION = datetime.timedelta(seconds=15)
 
 
 @dataclasses.dataclass(slots=True)
@@ -190,11 +190,18 @@ class Tending:
             return False
         if verdict is leases.Verdict.IN_TRANSITION:
             assert facts is not None  # noqa: S101
-            progress = dict(row.progress)
-            if not seen or seen[0] != facts.mark:
-                progress["transition"] = [facts.mark, case.now.isoformat()]
+            since = case.now
+            if seen and seen[0] == facts.mark:
+                since = datetime.datetime.fromisoformat(seen[1])
+            grace = self._tools.conf.vmexpire_worker.blazar_grace
             with self._tools.database.begin() as connection:
-                claims.finish(connection, row, case.now + _RECHECK_TRANSITION, progress=progress)
+                claims.finish(
+                    connection,
+                    row,
+                    # Most are over in a moment; what was left behind is mended once that is sure.
+                    min(case.now + _RECHECK_TRANSITION, max(since + grace, case.now + _SOON)),
+                    progress={**row.progress, "transition": [facts.mark, since.isoformat()]},
+                )
             return True
         self._put_back(case, wanted)
         return True

@@ -82,6 +82,13 @@ class World:
             self.clock.set(min([until, *(date for date in self._due_dates() if date > now)]))
             self.settle()
 
+    def watch(self, **duration: float) -> None:
+        """Let time pass with all its audits of the leases, which come every half a minute."""
+        until = self.clock.now() + datetime.timedelta(**duration)
+        while self.clock.now() < until:
+            self.clock.set(min(until, self.clock.now() + datetime.timedelta(seconds=30)))
+            self.settle()
+
     def settle(self) -> None:
         """Let everything happen that is due now, and in the few seconds that it takes."""
         for _ in range(20):
