@@ -30,6 +30,7 @@ def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -
     figures = suite.measure(backend, size, say, _here, workers=1)
     assert [figure.what.strip() for figure in figures] == [
         "adopting 50 VMs on sqlite, one process",
+        "processor time of that process for each VM",
         "claiming and finishing 50 due rows, 1 workers",
         "adopting 50 VMs, likewise",
         f"fetching and parsing 50 servers bare ({_size(figures)} bytes each)",
@@ -52,7 +53,7 @@ def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -
 
 
 def _size(figures: list[Figure]) -> str:
-    return figures[3].what.split("(")[1].split()[0]
+    return figures[4].what.split("(")[1].split()[0]
 
 
 def test_a_missed_target_is_said_loudly(tmp_path: pathlib.Path) -> None:
