@@ -30,7 +30,9 @@ OPTS = [
 Which VMs are taken in.
 
 With ``none`` the plug-in can be installed and its database prepared while nothing happens to any
-VM: no new lease is made, and the leases that exist already are left where they are.
+VM. Set to ``none`` later, it lets go of every VM: what was begun is undone where it can be, and
+the leases are removed as their VMs are next looked at, at the latest by the next reconciliation.
+Set to ``all`` again, every VM begins anew with a full term.
 """,
     ),
     cfg.Opt(
@@ -148,7 +150,8 @@ gives it to the VM's project, and only then deletes the VM; without a verified i
         help="""
 IDs of projects whose VMs never expire.
 
-The service project (the one that Blazar's own user works in) is always left out.
+A project that is added later is let go of with the next reconciliation, and one that is taken out
+begins anew with a full term. The service project (the one that Blazar's own user works in) is always left out.
 """,
     ),
     cfg.StrOpt(
