@@ -164,18 +164,32 @@ def finish(
 ) -> None:
     """Write the outcome of a step and give the row back, due again at ``next_at``.
 
+    Who made the row due while the step was under way (a notification, a hook of Blazar's) may speak
+    of what the step did not see any more: then it stays due when they said.
+
     :param next_at: naive UTC; None lets it rest.
     :raises ClaimLost: as :func:`write`.
     """
-    write(connection, row, next_at=next_at, claimed_by=None, claimed_until=None, **columns)
+    x = expirations.c
+    woken = sa.or_(x.questions != row.questions, x.next_at.is_distinct_from(row.next_at))
+    wanted = sa.literal(next_at, x.next_at.type)
+    write(
+        connection,
+        row,
+        next_at=sa.case((woken, x.next_at), else_=wanted),
+        claimed_by=None,
+        claimed_until=None,
+        **columns,
+    )
 
 
 def drop(connection: sa.Connection, row: Expiration) -> None:
     """Remove a claimed row of a VM that does not concern us.
 
-    :raises ClaimLost: as :func:`write`.
+    :raises ClaimLost: as :func:`write`, and when somebody has spoken of the VM meanwhile.
     """
-    if connection.execute(sa.delete(expirations).where(*_fence(row))).rowcount != 1:
+    unasked = expirations.c.questions == row.questions
+    if connection.execute(sa.delete(expirations).where(*_fence(row), unasked)).rowcount != 1:
         raise ClaimLost(_LOST.format(row.server_id))
 
 

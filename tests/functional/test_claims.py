@@ -329,6 +329,59 @@ def test_what_is_no_longer_ours_cannot_be_written(
     assert read(database, other).server_name == "before"
 
 
+@pytest.mark.parametrize("call", [db_api.ask, db_api.poke])
+@pytest.mark.parametrize("wanted", [None, NOW + timedelta(days=1)])
+def test_who_wakes_a_row_while_it_is_worked_on_is_heard_afterwards(
+    database: Database,
+    clock: Clock,
+    mine: Claims,
+    call: Callable[..., int],
+    wanted: datetime.datetime | None,
+) -> None:
+    """A notification may come between the look at Nova and the finish that says what was seen."""
+    (key,) = add(database, NOW)
+    (row,) = mine.claim(1)
+    clock.advance(timedelta(seconds=1))
+    with database.begin() as connection:
+        call(connection, [key], clock.now)
+    clock.advance(timedelta(seconds=1))
+    with database.begin() as connection:
+        claims.finish(connection, row, wanted, state="noticed", answered=row.questions)
+    (again,) = mine.claim(1)
+    assert (again.server_id, again.state) == (key, "noticed")
+    with database.begin() as connection:
+        claims.finish(connection, again, wanted, answered=again.questions)
+    assert read(database, key).next_at == wanted
+
+
+def test_a_question_of_the_very_moment_of_the_claim_is_heard(
+    database: Database, mine: Claims
+) -> None:
+    (key,) = add(database, NOW)
+    (row,) = mine.claim(1)
+    with database.begin() as connection:
+        db_api.ask(connection, [key], NOW)
+    with database.begin() as connection:
+        claims.finish(connection, row, None)
+    assert [row.server_id for row in mine.claim(1)] == [key]
+
+
+def test_a_row_that_somebody_asked_about_meanwhile_is_not_dropped(
+    database: Database, mine: Claims
+) -> None:
+    (key,) = add(database, NOW, state="seen")
+    (row,) = mine.claim(1)
+    with database.begin() as connection:
+        db_api.see(connection, key, NOW)
+    with pytest.raises(ClaimLost), database.begin() as connection:
+        claims.drop(connection, row)
+    mine.release(row)
+    (again,) = mine.claim(1)
+    with database.begin() as connection:
+        claims.drop(connection, again)
+    assert mine.claim(1) == []
+
+
 @SERVERS
 def test_nobody_changes_a_row_that_is_held(database: Database, mine: Claims) -> None:
     (key,) = add(database, NOW)
