@@ -8,6 +8,7 @@ lost is made good by reconciliation.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ _EVENTS = frozenset(
         "unshelve",
     )
 )
-#: A larger message is none of Nova's.
+#: A longer one is none of Nova's.
 _MOST_EVENT_NAME = 255
 
 
@@ -57,9 +58,11 @@ def server_of(event_type: Any, payload: Any) -> str | None:
         data = payload.get("nova_object.data")
         found = data.get("uuid") if isinstance(data, Mapping) else payload.get("instance_id")
     if not isinstance(found, str) or not uuidutils.is_uuid_like(found):
-        LOG.warning("Notification %s names no server: %r is no UUID", event_type, found)
+        shown = repr(found[:80]) if isinstance(found, str) else type(found).__name__
+        LOG.warning("Notification %s names no server: %s is no UUID", event_type, shown)
         return None
-    return found.lower()
+    # It becomes a key, so it has to be spelled as Nova's list spells it.
+    return str(uuid.UUID(found))
 
 
 class Endpoint:
