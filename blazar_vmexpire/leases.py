@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import enum
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -113,15 +112,6 @@ class Facts:
             if event.event_type == _BEFORE_END:
                 return event.time
         return None
-
-
-class Verdict(enum.Enum):
-    """What there is to be done about a lease."""
-
-    SOUND = "sound"
-    MISSING = "missing"
-    IN_TRANSITION = "in transition"
-    DAMAGED = "damaged"
 
 
 def lease_name(server_name: str, server_id: str) -> str:
@@ -239,32 +229,6 @@ def faults(facts: Facts, wanted: Wanted) -> list[str]:
     return found
 
 
-def examine(
-    facts: Facts | None,
-    wanted: Wanted,
-    *,
-    seen_in_transition: tuple[str, datetime.datetime] | None,
-    now: datetime.datetime,
-    grace: datetime.timedelta,
-) -> Verdict:
-    """Judge a lease that should be live.
-
-    :param seen_in_transition: the :attr:`Facts.mark` of a transition, and when we first saw it. It
-        is our own observation that counts: an owner can write any column, ``updated_at`` too.
-    :param grace: how long a living manager may take over one transition.
-    """
-    if facts is None:
-        return Verdict.MISSING
-    if facts.in_transition:
-        left_behind = (
-            seen_in_transition is not None
-            and seen_in_transition[0] == facts.mark
-            and now >= seen_in_transition[1] + grace
-        )
-        return Verdict.DAMAGED if left_behind else Verdict.IN_TRANSITION
-    return Verdict.DAMAGED if faults(facts, wanted) else Verdict.SOUND
-
-
 def mend(connection: sa.Connection, facts: Facts, wanted: Wanted, now: datetime.datetime) -> None:
     """Make a lease what it has to be, under the id it has: also to move, or to reopen it.
 
@@ -324,7 +288,7 @@ def unsound(expirations: sa.Table, live_states: Sequence[str]) -> sa.Select[tupl
     """Select the ``server_id`` of every VM whose lease is not what it has to be.
 
     One statement over all VMs; it may name a lease that is in transition only, and each one found
-    is looked at by :func:`examine`. Dates that only :func:`faults` compares (``start_date``) are
+    is looked at by :func:`faults`. Dates that only :func:`faults` compares (``start_date``) are
     found there, too, whenever the VM is looked at.
     """
     x, lease = expirations.c, LEASES.c

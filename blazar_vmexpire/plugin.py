@@ -120,12 +120,12 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
                 before_end=[name for name, action in tools.actions.items() if action.before_end],
                 on_end=[name for name, action in tools.actions.items() if action.on_end],
             )
-        except (ValueError, RuntimeError, ConfigError) as error:
+            migration.require_current(tools.database)
+        except (ValueError, RuntimeError, ConfigError, migration.MigrationError) as error:
             LOG.critical("Virtual machine expiration cannot start: %s", error)
             raise ConfigError(str(error)) from error
         for problem in tools.renderer.check():
             LOG.error("Mail templates: %s", problem)
-        _require_tables(tools)
         # What was opened so far must not be shared with the process that is forked next.
         tools.database.dispose()
         self._tools = tools
@@ -314,17 +314,4 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
             project_id=caller.project_id,
             request_id=caller.request_id,
             is_admin=bool(blazar_policy.enforce(caller, "admin", {}, do_raise=False)),
-        )
-
-
-def _require_tables(tools: Tools) -> None:
-    """Make sure that our tables are there, and are those that this version works with.
-
-    :raises ConfigError: they are not.
-    """
-    current, head = migration.version(tools.database), migration.head()
-    if current != head:
-        raise ConfigError(
-            f"the database is at revision {current or 'none'} of our tables and must be at {head}:"
-            " run blazar-vmexpire-manage db upgrade"
         )

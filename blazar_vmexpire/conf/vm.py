@@ -151,7 +151,8 @@ gives it to the VM's project, and only then deletes the VM; without a verified i
 IDs of projects whose VMs never expire.
 
 A project that is added later is let go of with the next reconciliation, and one that is taken out
-begins anew with a full term. The service project (the one that Blazar's own user works in) is always left out.
+begins anew with a full term. The service project (the one that Blazar's own user works in) is
+always left out.
 """,
     ),
     cfg.StrOpt(

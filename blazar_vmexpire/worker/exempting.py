@@ -8,9 +8,8 @@ from oslo_log import log as logging
 from blazar_vmexpire import leases, lifecycle
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
-from blazar_vmexpire.exceptions import LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State
-from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
@@ -40,9 +39,9 @@ class Exempting:
         """Give the VM back first, if something was done to it; then remove its lease.
 
         :raises blazar_vmexpire.exceptions.ClaimLost: somebody else changed it meanwhile.
-        :raises LeaseBusy: Blazar is changing the lease.
         """
         now = self._tools.clock()
+        grace = self._tools.conf.vmexpire_worker.blazar_grace
         if row.progress.get("undo"):
             ends_at = lifecycle.first_end(now, self._tools.book.terms())
             with self._tools.database.begin() as connection:
@@ -58,8 +57,13 @@ class Exempting:
             return
         with self._tools.database.begin() as connection:
             facts = leases.read(connection, row.lease_id) if row.lease_id else None
-            if facts is not None and facts.in_transition:
-                raise LeaseBusy(f"lease {facts.lease_id} is {facts.status}")
+            if (
+                facts is not None
+                and facts.in_transition
+                and not transitions.left_behind(row, facts, now, grace)
+            ):
+                transitions.wait(connection, row, facts, now, grace)
+                return
             if facts is not None:
                 leases.destroy(connection, [facts.lease_id])
             claims.finish(

@@ -14,9 +14,8 @@ from blazar_vmexpire import adoption, leases, lifecycle
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
-from blazar_vmexpire.exceptions import LeaseBusy
 from blazar_vmexpire.lifecycle import Event
-from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class Reviving:
     def __call__(self, row: Expiration) -> None:
         """Undo the next thing, or be done.
 
-        :raises LeaseBusy: Blazar is still changing the lease.
+        :raises blazar_vmexpire.exceptions.LeaseBusy: Blazar has begun to change the lease.
         :raises errors.CloudError: Nova or Glance did not do what they were asked.
         """
         tools = self._tools
@@ -54,14 +53,35 @@ class Reviving:
             with tools.database.begin() as connection:
                 claims.finish(connection, row, now + _AGAIN)
             return
-        state = lifecycle.after(row.state, Event.REVIVED)
+        self._reopen(row)
+
+    def _reopen(self, row: Expiration) -> None:
+        """Make the lease a live one again, under its id, and let its clock run."""
+        tools = self._tools
+        now = tools.clock()
+        grace = tools.conf.vmexpire_worker.blazar_grace
         with tools.database.begin() as connection:
-            revived = self._reopen(connection, row)
+            facts = leases.read(connection, row.lease_id) if row.lease_id else None
+            if (
+                facts is not None
+                and facts.in_transition
+                and not transitions.left_behind(row, facts, now, grace)
+            ):
+                transitions.wait(connection, row, facts, now, grace)
+                return
+            revived = row
+            if facts is None:
+                revived = dataclasses.replace(row, lease_id=leases.new_lease_id())
+            wanted = adoption.wanted_lease(revived, tools.book.terms())
+            if facts is None:
+                leases.create(connection, [wanted], now)
+            elif leases.faults(facts, wanted):
+                leases.mend(connection, facts, wanted, now)
             claims.finish(
                 connection,
                 row,
                 now,
-                state=state.value,
+                state=lifecycle.after(row.state, Event.REVIVED).value,
                 lease_id=revived.lease_id,
                 progress={},
                 attempts=0,
@@ -69,20 +89,6 @@ class Reviving:
             )
             db_api.record(connection, revived, "revived", now, ends_at=row.ends_at)
         LOG.info("Server %s was given back; its lease ends %s UTC", row.server_id, row.ends_at)
-
-    def _reopen(self, connection: Any, row: Expiration) -> Expiration:
-        tools = self._tools
-        facts = leases.read(connection, row.lease_id) if row.lease_id else None
-        if facts is not None and facts.in_transition:
-            raise LeaseBusy(f"lease {facts.lease_id} is {facts.status}")
-        if facts is None:
-            row = dataclasses.replace(row, lease_id=leases.new_lease_id())
-        wanted = adoption.wanted_lease(row, tools.book.terms())
-        if facts is None:
-            leases.create(connection, [wanted], tools.clock())
-        elif leases.faults(facts, wanted):
-            leases.mend(connection, facts, wanted, tools.clock())
-        return row
 
     def _remove_image(self, row: Expiration) -> None:
         """Remove the image that the end had begun to make: the VM lives on, it only costs quota."""

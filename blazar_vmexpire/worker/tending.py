@@ -19,9 +19,9 @@ from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
-from blazar_vmexpire.exceptions import ActionFailed, LeaseBusy
+from blazar_vmexpire.exceptions import ActionFailed
 from blazar_vmexpire.lifecycle import Event, State
-from blazar_vmexpire.worker import claims, quarantine
+from blazar_vmexpire.worker import claims, quarantine, transitions
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
@@ -29,7 +29,6 @@ from blazar_vmexpire.worker.tools import Tools
 LOG = logging.getLogger(__name__)
 
 _SOON = datetime.timedelta(seconds=2)
-_RECHECK_TRANSITION = datetime.timedelta(seconds=15)
 
 
 @dataclasses.dataclass(slots=True)
@@ -82,7 +81,7 @@ class Tending:
         """Do what there is to do, and give the row back.
 
         :raises blazar_vmexpire.exceptions.ClaimLost: somebody else changed it meanwhile.
-        :raises LeaseBusy: Blazar is changing the lease.
+        :raises blazar_vmexpire.exceptions.LeaseBusy: Blazar has begun to change the lease.
         :raises errors.CloudError: Nova or Glance did not do what they were asked.
         :raises ActionFailed: the action cannot be done.
         """
@@ -176,33 +175,14 @@ class Tending:
         """See that the lease is what it has to be; True when that was all for this pass."""
         row, facts = case.row, case.facts
         wanted = self._wanted(case, row)
-        seen = row.progress.get("transition")
-        verdict = leases.examine(
-            facts,
-            wanted,
-            seen_in_transition=(seen[0], datetime.datetime.fromisoformat(seen[1]))
-            if seen
-            else None,
-            now=case.now,
-            grace=self._tools.conf.vmexpire_worker.blazar_grace,
-        )
-        if verdict is leases.Verdict.SOUND:
+        grace = self._tools.conf.vmexpire_worker.blazar_grace
+        if facts is not None and facts.in_transition:
+            if not transitions.left_behind(row, facts, case.now, grace):
+                with self._tools.database.begin() as connection:
+                    transitions.wait(connection, row, facts, case.now, grace)
+                return True
+        elif facts is not None and not leases.faults(facts, wanted):
             return False
-        if verdict is leases.Verdict.IN_TRANSITION:
-            assert facts is not None  # noqa: S101
-            since = case.now
-            if seen and seen[0] == facts.mark:
-                since = datetime.datetime.fromisoformat(seen[1])
-            grace = self._tools.conf.vmexpire_worker.blazar_grace
-            with self._tools.database.begin() as connection:
-                claims.finish(
-                    connection,
-                    row,
-                    # Most are over in a moment; what was left behind is mended once that is sure.
-                    min(case.now + _RECHECK_TRANSITION, max(since + grace, case.now + _SOON)),
-                    progress={**row.progress, "transition": [facts.mark, since.isoformat()]},
-                )
-            return True
         self._put_back(case, wanted)
         return True
 
@@ -243,8 +223,6 @@ class Tending:
     def _postpone(self, case: _Case, new_end: datetime.datetime, reason: str) -> None:
         """Move the end, visibly; a lease that is over already is reopened under its id."""
         row, facts, now = case.row, case.facts, case.now
-        if facts is not None and facts.in_transition:
-            raise LeaseBusy(f"lease {facts.lease_id} is {facts.status}")
         moved = dataclasses.replace(
             row,
             ends_at=new_end,
@@ -428,8 +406,6 @@ class Tending:
     def _end(self, case: _Case) -> None:
         """Close the lease and begin the action at the end, in one transaction."""
         row, facts, now = case.row, case.facts, case.now
-        if facts is not None and facts.status == "UPDATING":
-            raise LeaseBusy(f"lease {facts.lease_id} is being updated")
         server = self._settled(case)
         if server is None:
             return

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for Blazar to finish with a lease, and knowing when it never will."""
+
+from __future__ import annotations
+
+import datetime
+
+import sqlalchemy as sa
+
+from blazar_vmexpire import leases
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.worker import claims
+
+_SOON = datetime.timedelta(seconds=2)
+_RECHECK = datetime.timedelta(seconds=15)
+_KEY = "transition"
+
+
+def left_behind(
+    row: Expiration, facts: leases.Facts, now: datetime.datetime, grace: datetime.timedelta
+) -> bool:
+    """Say whether the manager that a lease's transition belongs to must have died over it.
+
+    It is our own observation that counts, kept in the row: an owner can write any column of a
+    lease, ``updated_at`` too.
+
+    :param grace: how long a living manager may take.
+    """
+    seen = row.progress.get(_KEY)
+    return (
+        seen is not None
+        and seen[0] == facts.mark
+        and now >= datetime.datetime.fromisoformat(seen[1]) + grace
+    )
+
+
+def wait(
+    connection: sa.Connection,
+    row: Expiration,
+    facts: leases.Facts,
+    now: datetime.datetime,
+    grace: datetime.timedelta,
+) -> None:
+    """Give a row back until its lease's transition is over, or is known to be left behind.
+
+    :raises blazar_vmexpire.exceptions.ClaimLost: somebody else changed it meanwhile.
+    """
+    seen = row.progress.get(_KEY)
+    since = now
+    if seen is not None and seen[0] == facts.mark:
+        since = datetime.datetime.fromisoformat(seen[1])
+    claims.finish(
+        connection,
+        row,
+        min(now + _RECHECK, max(since + grace, now + _SOON)),
+        progress={**row.progress, _KEY: [facts.mark, since.isoformat()]},
+    )
