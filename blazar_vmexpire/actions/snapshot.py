@@ -16,6 +16,7 @@ from oslo_log import log as logging
 
 from blazar_vmexpire.actions import delete
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
+from blazar_vmexpire.actions.rest import bring_to_rest
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cloud.glance import Image
 from blazar_vmexpire.cloud.nova import Server
@@ -62,28 +63,18 @@ class Snapshot(Action):
             return job.look_again()
         image_id = job.notes.get("image_id")
         if image_id is None:
-            return self._stop(job) or self._begin_image(job)
+            return self._bring_to_rest(job) or self._begin_image(job)
         return self._finish_image(job, image_id)
 
-    def _stop(self, job: Job) -> Outcome | None:
+    def _bring_to_rest(self, job: Job) -> Outcome | None:
         """At the end, bring the VM to rest; None when it is."""
-        server = job.server
         if not job.at_end:
-            return None if server.task_state is None else job.look_again()
-        if not server.locked:
-            # Else its owner could start it, and what they then write would not be in the image.
-            job.intend("lock", undo={"unlock": True})
-            job.cloud.nova.lock(server.id, LOCK_REASON)
-            job.report("locked", reason=LOCK_REASON)
-        if server.task_state is not None:
-            return job.look_again()
-        if server.status == "ACTIVE":
-            job.intend("stop", undo={"start": True})
-            job.cloud.nova.stop(server.id)
-            job.report("stop_asked")
-            return job.look_again()
-        self.check(server)
-        return None
+            return None if job.server.task_state is None else job.look_again()
+        # Locked, because its owner could start it, and what they then write would be lost.
+        waiting = bring_to_rest(job, LOCK_REASON)
+        if waiting is None:
+            self.check(job.server)
+        return waiting
 
     def _begin_image(self, job: Job) -> Outcome:
         self._remove_stray(job)

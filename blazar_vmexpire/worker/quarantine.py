@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome
+from blazar_vmexpire.actions.rest import bring_to_rest
 
 #: The lock's reason, which the owner sees.
 LOCK_REASON = "Its lease is about to end: extend the lease to have it back"
@@ -14,19 +15,7 @@ class Quarantine(Action):
 
     def advance(self, job: Job) -> Outcome:
         """Do the one next step."""
-        server = job.server
-        if not server.locked:
-            job.intend("lock", undo={"unlock": True})
-            job.cloud.nova.lock(server.id, LOCK_REASON)
-            job.report("locked", reason=LOCK_REASON)
-        if server.task_state is not None:
-            return job.look_again()
-        if server.status == "ACTIVE":
-            job.intend("stop", undo={"start": True})
-            job.cloud.nova.stop(server.id)
-            job.report("stop_asked")
-            return job.look_again()
-        return Done()
+        return bring_to_rest(job, LOCK_REASON) or Done()
 
 
 ACTION = Quarantine()

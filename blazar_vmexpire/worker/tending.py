@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 from typing import Any
 
-import sqlalchemy as sa
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, leases, lifecycle
@@ -18,55 +17,19 @@ from blazar_vmexpire.actions.base import Wait
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
-from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.exceptions import ActionFailed
 from blazar_vmexpire.lifecycle import Event, State
-from blazar_vmexpire.worker import claims, quarantine, transitions
+from blazar_vmexpire.worker import claims, quarantine
+from blazar_vmexpire.worker.case import Case, read
 from blazar_vmexpire.worker.jobs import Jobs
+from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
 
 _SOON = datetime.timedelta(seconds=2)
-
-
-@dataclasses.dataclass(slots=True)
-class _Case:
-    """All there is to know about one VM at this moment."""
-
-    row: Expiration
-    facts: leases.Facts | None
-    notices: list[NoticeRow]
-    terms: lifecycle.Terms
-    plan: lifecycle.Agenda
-    now: datetime.datetime
-
-    @property
-    def accepted(self) -> list[NoticeRow]:
-        """Notices of this very end that were accepted, in the order of their acceptance."""
-        found = [
-            n
-            for n in self.notices
-            if n.generation == self.row.generation
-            and n.accepted_at is not None
-            and n.kind.startswith(("reminder/", "shortened"))
-        ]
-        return sorted(found, key=lambda n: n.accepted_at or datetime.datetime.max)
-
-    @property
-    def accepted_at(self) -> datetime.datetime | None:
-        """When the first notice of this very end was accepted."""
-        return self.accepted[0].accepted_at if self.accepted else None
-
-    @property
-    def before_end_at(self) -> datetime.datetime | None:
-        """The date of the before-end action that the lease itself has, if it makes sense."""
-        if self.facts is None or self.facts.before_end_at is None:
-            return None
-        if self.facts.start_date <= self.facts.before_end_at <= self.facts.end_date:
-            return self.facts.before_end_at
-        return None
 
 
 class Tending:
@@ -76,6 +39,7 @@ class Tending:
         self._tools = tools
         self._telling = telling
         self._jobs = jobs
+        self._keeping = Keeping(tools, telling)
 
     def __call__(self, row: Expiration) -> None:
         """Do what there is to do, and give the row back.
@@ -88,15 +52,15 @@ class Tending:
         if row.questions > row.answered:
             self._look(row)
             return
-        case = self._read(row)
+        case = read(self._tools, row)
         due = case.now >= case.plan.ends_at
         # Once its end is due a lease may be over; only what Blazar is changing is waited for.
         in_transition = case.facts is not None and case.facts.in_transition
-        if (not due or in_transition) and self._look_after_lease(case):
+        if (not due or in_transition) and self._keeping.look_after(case):
             return
         new_end = lifecycle.needed_end(case.plan, case.now, case.accepted_at, case.terms)
         if new_end is not None:
-            self._postpone(
+            self._keeping.postpone(
                 case, new_end, "no notice of its end was accepted by the mail server in time"
             )
             return
@@ -152,124 +116,9 @@ class Tending:
             raise errors.NotFound("nova", f"get server {server.id}", f"it is {server.status}")
         return server
 
-    def _read(self, row: Expiration) -> _Case:
-        terms = self._tools.book.terms()
-        with self._tools.database.begin() as connection:
-            facts = leases.read(connection, row.lease_id) if row.lease_id else None
-            notices = db_api.notices_of(connection, row.server_id)
-        assert row.ends_at is not None  # noqa: S101 - every live row has it
-        case = _Case(
-            row=row,
-            facts=facts,
-            notices=notices,
-            terms=terms,
-            plan=lifecycle.agenda(row.ends_at, terms),
-            now=self._tools.clock(),
-        )
-        case.plan = lifecycle.agenda(row.ends_at, terms, case.before_end_at)
-        return case
-
-    # The lease ---------------------------------------------------------------------------------
-
-    def _look_after_lease(self, case: _Case) -> bool:
-        """See that the lease is what it has to be; True when that was all for this pass."""
-        row, facts = case.row, case.facts
-        wanted = self._wanted(case, row)
-        grace = self._tools.conf.vmexpire_worker.blazar_grace
-        if facts is not None and facts.in_transition:
-            if not transitions.left_behind(row, facts, case.now, grace):
-                with self._tools.database.begin() as connection:
-                    transitions.wait(connection, row, facts, case.now, grace)
-                return True
-        elif facts is not None and not leases.faults(facts, wanted):
-            return False
-        self._put_back(case, wanted)
-        return True
-
-    def _put_back(self, case: _Case, wanted: leases.Wanted) -> None:
-        """Put a deleted or damaged lease back, with the date it had, and tell the owner once."""
-        row, facts, now = case.row, case.facts, case.now
-        progress = {key: value for key, value in row.progress.items() if key != "transition"}
-        if facts is None:
-            faults = ["it was deleted"]
-            wanted = dataclasses.replace(wanted, lease_id=leases.new_lease_id())
-        else:
-            faults = leases.faults(facts, wanted)
-        # What a manager left behind when it died is no business of the owner's.
-        by_crash = facts is not None and facts.in_transition and len(facts.events) == 3
-        row = dataclasses.replace(row, lease_id=wanted.lease_id)
-        with self._tools.database.begin() as connection:
-            claims.finish(connection, row, now, lease_id=wanted.lease_id, progress=progress)
-            self._write_lease(connection, facts, wanted, now)
-            db_api.record(
-                connection, row, "lease_put_back", now, lease_id=wanted.lease_id, faults=faults
-            )
-            if not by_crash:
-                db_api.add_notice(
-                    connection,
-                    row,
-                    "restored",
-                    now,
-                    message_id=self._telling.message_id(row, "restored"),
-                )
-        LOG.warning(
-            "Lease %s of server %s was put back, ending %s UTC: %s",
-            wanted.lease_id,
-            row.server_id,
-            wanted.end_date,
-            "; ".join(faults),
-        )
-
-    def _postpone(self, case: _Case, new_end: datetime.datetime, reason: str) -> None:
-        """Move the end, visibly; a lease that is over already is reopened under its id."""
-        row, facts, now = case.row, case.facts, case.now
-        moved = dataclasses.replace(
-            row,
-            ends_at=new_end,
-            lease_id=row.lease_id if facts is not None else leases.new_lease_id(),
-        )
-        with self._tools.database.begin() as connection:
-            claims.finish(
-                connection,
-                row,
-                now,
-                ends_at=new_end,
-                lease_id=moved.lease_id,
-            )
-            self._write_lease(connection, facts, self._wanted(case, moved), now)
-            db_api.record(
-                connection, row, "moved", now, old_end=row.ends_at, new_end=new_end, reason=reason
-            )
-        LOG.warning(
-            "End of server %s moved from %s to %s UTC: %s",
-            row.server_id,
-            row.ends_at,
-            new_end,
-            reason,
-        )
-
-    def _wanted(self, case: _Case, row: Expiration) -> leases.Wanted:
-        """Say what the lease has to be; its before_end event keeps its distance to the end."""
-        before_end_at = case.before_end_at
-        if before_end_at is not None and case.facts is not None and row.ends_at is not None:
-            before_end_at += row.ends_at - case.facts.end_date
-        return adoption.wanted_lease(row, case.terms, before_end_at)
-
-    @staticmethod
-    def _write_lease(
-        connection: sa.Connection,
-        facts: leases.Facts | None,
-        wanted: leases.Wanted,
-        now: datetime.datetime,
-    ) -> None:
-        if facts is None:
-            leases.create(connection, [wanted], now)
-        else:
-            leases.mend(connection, facts, wanted, now)
-
     # The notices -------------------------------------------------------------------------------
 
-    def _tell(self, case: _Case) -> bool:
+    def _tell(self, case: Case) -> bool:
         """Send the notice that is due, if any; True when the pass is over with that."""
         row, now = case.row, case.now
         resolved = {n.kind for n in case.notices if n.generation == row.generation}
@@ -297,7 +146,7 @@ class Tending:
             return True
         return False
 
-    def _supersede(self, case: _Case) -> None:
+    def _supersede(self, case: Case) -> None:
         """Let reminders rest that a later one, or a new end, has overtaken."""
         waiting = [
             n for n in case.notices if n.due_at is not None and n.kind.startswith("reminder/")
@@ -326,7 +175,7 @@ class Tending:
 
     # What is done to the VM --------------------------------------------------------------------
 
-    def _act_before_end(self, case: _Case) -> bool:
+    def _act_before_end(self, case: Case) -> bool:
         """Run the before-end action when its time has come; True when the pass is over then."""
         row = case.row
         notes = dict(row.progress.get("before_end", {}))
@@ -368,7 +217,7 @@ class Tending:
             )
         return True
 
-    def _begin_quarantine(self, case: _Case) -> None:
+    def _begin_quarantine(self, case: Case) -> None:
         server = self._settled(case)
         if server is None:
             return
@@ -378,7 +227,7 @@ class Tending:
             claims.finish(connection, row, case.now, state=state.value)
             db_api.record(connection, row, "quarantine_begun", case.now)
 
-    def _quarantine(self, case: _Case) -> bool:
+    def _quarantine(self, case: Case) -> bool:
         """Lock and stop the VM, step by step; True while that is under way."""
         row = case.row
         notes = dict(row.progress.get("quarantine", {}))
@@ -403,7 +252,7 @@ class Tending:
             )
         return True
 
-    def _end(self, case: _Case) -> None:
+    def _end(self, case: Case) -> None:
         """Close the lease and begin the action at the end, in one transaction."""
         row, facts, now = case.row, case.facts, case.now
         server = self._settled(case)
@@ -426,13 +275,13 @@ class Tending:
             case.terms.on_end_action,
         )
 
-    def _settled(self, case: _Case) -> Server | None:
+    def _settled(self, case: Case) -> Server | None:
         """Look at the VM; when it is busy or broken, move its end and return None."""
         server = self._get(case.row)
         if adoption.settled(server):
             return server
         doing = f", {server.task_state}" if server.task_state else ""
-        self._postpone(
+        self._keeping.postpone(
             case,
             lifecycle.ceil_minute(
                 max(case.now, case.plan.ends_at)
@@ -442,7 +291,7 @@ class Tending:
         )
         return None
 
-    def _next_at(self, case: _Case) -> datetime.datetime:
+    def _next_at(self, case: Case) -> datetime.datetime:
         """Say when there is something to do again."""
         plan, now = case.plan, case.now
         dates = [plan.ends_at, *(r.at for r in plan.reminders)]

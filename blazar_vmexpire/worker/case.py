@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All there is to know about one VM whose lease is live, read in one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+from blazar_vmexpire import leases, lifecycle
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.worker.tools import Tools
+
+
+@dataclasses.dataclass(slots=True)
+class Case:
+    """One VM at one moment."""
+
+    row: Expiration
+    facts: leases.Facts | None
+    notices: list[NoticeRow]
+    terms: lifecycle.Terms
+    plan: lifecycle.Agenda
+    now: datetime.datetime
+
+    @property
+    def accepted(self) -> list[NoticeRow]:
+        """Notices of this very end that were accepted, in the order of their acceptance."""
+        found = [
+            n
+            for n in self.notices
+            if n.generation == self.row.generation
+            and n.accepted_at is not None
+            and n.kind.startswith(("reminder/", "shortened"))
+        ]
+        return sorted(found, key=lambda n: n.accepted_at or datetime.datetime.max)
+
+    @property
+    def accepted_at(self) -> datetime.datetime | None:
+        """When the first notice of this very end was accepted."""
+        return self.accepted[0].accepted_at if self.accepted else None
+
+    @property
+    def before_end_at(self) -> datetime.datetime | None:
+        """The date of the before-end action that the lease itself has, if it makes sense."""
+        if self.facts is None or self.facts.before_end_at is None:
+            return None
+        if self.facts.start_date <= self.facts.before_end_at <= self.facts.end_date:
+            return self.facts.before_end_at
+        return None
+
+
+def read(tools: Tools, row: Expiration) -> Case:
+    """Read what is needed, and plan the end that the VM has."""
+    terms = tools.book.terms()
+    with tools.database.begin() as connection:
+        facts = leases.read(connection, row.lease_id) if row.lease_id else None
+        notices = db_api.notices_of(connection, row.server_id)
+    assert row.ends_at is not None  # noqa: S101 - every live row has it
+    case = Case(
+        row=row,
+        facts=facts,
+        notices=notices,
+        terms=terms,
+        plan=lifecycle.agenda(row.ends_at, terms),
+        now=tools.clock(),
+    )
+    case.plan = lifecycle.agenda(row.ends_at, terms, case.before_end_at)
+    return case

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping a live lease what it has to be: put back when it was deleted or damaged, and moved."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+import sqlalchemy as sa
+from oslo_log import log as logging
+
+from blazar_vmexpire import adoption, leases
+from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.worker import claims, transitions
+from blazar_vmexpire.worker.case import Case
+from blazar_vmexpire.worker.telling import Telling
+from blazar_vmexpire.worker.tools import Tools
+
+LOG = logging.getLogger(__name__)
+
+
+class Keeping:
+    """Changes live leases, each together with the VM's row.
+
+    Its methods raise :class:`blazar_vmexpire.exceptions.ClaimLost` when somebody else changed the
+    row meanwhile, and :class:`blazar_vmexpire.exceptions.LeaseBusy` when Blazar has begun to change
+    the lease; nothing is written then.
+    """
+
+    def __init__(self, tools: Tools, telling: Telling) -> None:
+        self._tools = tools
+        self._telling = telling
+
+    def look_after(self, case: Case) -> bool:
+        """See that the lease is what it has to be; True when that was all for this pass."""
+        row, facts = case.row, case.facts
+        wanted = self._wanted(case, row)
+        grace = self._tools.conf.vmexpire_worker.blazar_grace
+        if facts is not None and facts.in_transition:
+            if not transitions.left_behind(row, facts, case.now, grace):
+                with self._tools.database.begin() as connection:
+                    transitions.wait(connection, row, facts, case.now, grace)
+                return True
+        elif facts is not None and not leases.faults(facts, wanted):
+            return False
+        self._put_back(case, wanted)
+        return True
+
+    def _put_back(self, case: Case, wanted: leases.Wanted) -> None:
+        """Put a deleted or damaged lease back, with the date it had, and tell the owner once."""
+        row, facts, now = case.row, case.facts, case.now
+        progress = {key: value for key, value in row.progress.items() if key != "transition"}
+        if facts is None:
+            faults = ["it was deleted"]
+            wanted = dataclasses.replace(wanted, lease_id=leases.new_lease_id())
+        else:
+            faults = leases.faults(facts, wanted)
+        # What a manager left behind when it died is no business of the owner's.
+        by_crash = facts is not None and facts.in_transition and len(facts.events) == 3
+        row = dataclasses.replace(row, lease_id=wanted.lease_id)
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, row, now, lease_id=wanted.lease_id, progress=progress)
+            self._write_lease(connection, facts, wanted, now)
+            db_api.record(
+                connection, row, "lease_put_back", now, lease_id=wanted.lease_id, faults=faults
+            )
+            if not by_crash:
+                db_api.add_notice(
+                    connection,
+                    row,
+                    "restored",
+                    now,
+                    message_id=self._telling.message_id(row, "restored"),
+                )
+        LOG.warning(
+            "Lease %s of server %s was put back, ending %s UTC: %s",
+            wanted.lease_id,
+            row.server_id,
+            wanted.end_date,
+            "; ".join(faults),
+        )
+
+    def postpone(self, case: Case, new_end: datetime.datetime, reason: str) -> None:
+        """Move the end, visibly; a lease that is over already is reopened under its id."""
+        row, facts, now = case.row, case.facts, case.now
+        lease_id = leases.new_lease_id() if facts is None else facts.lease_id
+        moved = dataclasses.replace(row, ends_at=new_end, lease_id=lease_id)
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, row, now, ends_at=new_end, lease_id=lease_id)
+            self._write_lease(connection, facts, self._wanted(case, moved), now)
+            db_api.record(
+                connection, row, "moved", now, old_end=row.ends_at, new_end=new_end, reason=reason
+            )
+        LOG.warning(
+            "End of server %s moved from %s to %s UTC: %s",
+            row.server_id,
+            row.ends_at,
+            new_end,
+            reason,
+        )
+
+    def _wanted(self, case: Case, row: Expiration) -> leases.Wanted:
+        """Say what the lease has to be; its before_end event keeps its distance to the end."""
+        before_end_at = case.before_end_at
+        if before_end_at is not None and case.facts is not None and row.ends_at is not None:
+            before_end_at += row.ends_at - case.facts.end_date
+        return adoption.wanted_lease(row, case.terms, before_end_at)
+
+    @staticmethod
+    def _write_lease(
+        connection: sa.Connection,
+        facts: leases.Facts | None,
+        wanted: leases.Wanted,
+        now: datetime.datetime,
+    ) -> None:
+        if facts is None:
+            leases.create(connection, [wanted], now)
+        else:
+            leases.mend(connection, facts, wanted, now)
