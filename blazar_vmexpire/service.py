@@ -37,6 +37,7 @@ def reconciliation_chore(tools: Tools) -> Chore:
 def reconcile(tools: Tools, chore: Chore) -> Result:
     """Reconcile once; ``chore`` is claimed and stays so for as long as it takes."""
     result = Reconciliation(tools, chore.renew).run(first=not chore.finished_before())
+    worker_service.audit(tools, thorough=True)
     LOG.info(
         "Reconciled: %d servers listed, %d taken in, %d to be looked at, %d busy, %d out of scope,"
         " %d not listed",

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova: servers, one by one and all of them."""
+"""Nova: servers, one by one and all of them.
+
+A single server is asked for, and acted on, through novaclient. It believes an answer of whatever
+status below 400, and of an error it keeps neither the body nor whose words they are; so it is given
+a session that lets only those answers through that are Nova's. The list of all servers is read as
+it comes: to make an object of each costs more than to ask for them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterator, Mapping
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from keystoneauth1 import session as ksa_session
+from novaclient import client as novaclient
+from oslo_utils import uuidutils
 
 from blazar_vmexpire.cloud import errors, rest
 from blazar_vmexpire.cloud.session import ANY, Endpoints
@@ -18,6 +27,9 @@ from blazar_vmexpire.cloud.session import ANY, Endpoints
 #: delete_on_termination. 2.90 is the maximum of Xena and Yoga (2021, 2022), so that every cloud
 #: that can run Blazar 18 speaks it; nothing above it is needed.
 MICROVERSION = "2.90"
+
+#: The status that means success, by method: of a GET, of an action, of a DELETE.
+_SUCCESS = {"GET": 200, "POST": 202, "DELETE": 204}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,6 +107,37 @@ class Server:
         )
 
 
+class _NotAsExpected(Exception):
+    """An answer that novaclient must not see."""
+
+    def __init__(self, response: Any) -> None:
+        super().__init__(response)
+        self.response = response
+
+
+class _Sieve:
+    """A keystoneauth session that lets only answers through that mean success, and are Nova's."""
+
+    def __init__(self, session: ksa_session.Session) -> None:
+        self._session = session
+
+    def request(self, url: str, method: str, **how: Any) -> Any:
+        """Send a request.
+
+        :raises _NotAsExpected: for any other answer
+        """
+        response = self._session.request(url, method, **how)
+        try:
+            good = response.status_code == _SUCCESS[method]
+            if good and response.text:
+                response.json()
+        except (ValueError, RecursionError):
+            good = False
+        if not good:
+            raise _NotAsExpected(response)
+        return response
+
+
 class Nova:
     """Nova's servers, asked with the service's own (administrator's) token.
 
@@ -111,6 +154,16 @@ class Nova:
             service_type="compute",
             microversion=MICROVERSION,
         )
+        # An explicit version is not negotiated: nothing is sent here, and nothing beside a request.
+        self._servers = novaclient.Client(
+            MICROVERSION,
+            session=_Sieve(session),
+            service_type="compute",
+            endpoint_type=list(endpoints.interfaces),
+            region_name=endpoints.region_name,
+            connect_retries=0,
+            status_code_retries=0,
+        ).servers
 
     def get(self, server_id: str) -> Server:
         """Return the server with this UUID, of whatever project.
@@ -122,11 +175,7 @@ class Nova:
         :raises Unavailable: no trustworthy answer, or its cell is down
         """
         what = f"get server {server_id}"
-        answer = self._rest.call(
-            "GET", rest.path("servers", server_id), what, expected=(200,), about=server_id
-        )
-        raw = rest.Fields("nova", what, answer).need("server", dict)
-        server = Server.from_json(raw)
+        server = Server.from_json(self._ask(what, self._servers.get, server_id).to_dict())
         if server.id != server_id:
             raise self._rest.unavailable(what, f"the answer is about server {server.id}")
         return server
@@ -137,25 +186,25 @@ class Nova:
         :raises Conflict: it is neither active nor in error (it may be stopped already), or Nova is
             doing something to it
         """
-        self._act(server_id, "stop", {"os-stop": None})
+        self._ask(f"stop server {server_id}", self._servers.stop, server_id)
 
     def start(self, server_id: str) -> None:
         """Begin to start a stopped server.
 
         :raises Conflict: it is not stopped (it may run already), or Nova is doing something to it
         """
-        self._act(server_id, "start", {"os-start": None})
+        self._ask(f"start server {server_id}", self._servers.start, server_id)
 
     def lock(self, server_id: str, reason: str) -> None:
         """Lock a server against its owner. Locking a locked server changes the reason, no more.
 
         :param reason: shown to the owner, at most 255 characters
         """
-        self._act(server_id, "lock", {"lock": {"locked_reason": reason}})
+        self._ask(f"lock server {server_id}", self._servers.lock, server_id, reason)
 
     def unlock(self, server_id: str) -> None:
         """Unlock a server, whoever locked it. It may be unlocked already."""
-        self._act(server_id, "unlock", {"unlock": None})
+        self._ask(f"unlock server {server_id}", self._servers.unlock, server_id)
 
     def delete(self, server_id: str) -> None:
         """Begin to delete a server, locked or not, in any state.
@@ -165,13 +214,7 @@ class Nova:
 
         :raises NotFound: Nova has no such server any more; :meth:`get` tells for sure
         """
-        self._rest.call(
-            "DELETE",
-            rest.path("servers", server_id),
-            f"delete server {server_id}",
-            expected=(204,),
-            about=server_id,
-        )
+        self._ask(f"delete server {server_id}", self._servers.delete, server_id)
 
     def create_image(self, server_id: str, name: str, properties: Mapping[str, str]) -> str:
         """Begin to make an image of a server's disk, and return the image's id.
@@ -187,12 +230,13 @@ class Nova:
             all the same, and can be found by its properties
         """
         what = f"create image of server {server_id}"
-        answer = self._act(
-            server_id,
-            "create image of",
-            {"createImage": {"name": name, "metadata": dict(properties)}},
+        image_id = str(
+            self._ask(what, self._servers.create_image, server_id, name, dict(properties))
         )
-        return rest.Fields("nova", what, answer).text("image_id")
+        if not uuidutils.is_uuid_like(image_id):
+            # novaclient makes a text of whatever is there, of null too.
+            raise self._rest.unavailable(what, f"the answer names image {image_id!r}")
+        return image_id
 
     def pages(self, limit: int) -> Iterator[list[dict[str, Any]]]:
         """Yield all servers of the cloud, page by page, as the raw JSON of each.
@@ -274,12 +318,25 @@ class Nova:
                 " their servers may be missing from the list"
             )
 
-    def _act(self, server_id: str, verb: str, body: Mapping[str, Any]) -> Any:
-        return self._rest.call(
-            "POST",
-            rest.path("servers", server_id, "action"),
-            f"{verb} server {server_id}",
-            expected=(202,),
-            about=server_id,
-            body=body,
-        )
+    def _ask(self, what: str, call: Callable[..., Any], server_id: str, *arguments: Any) -> Any:
+        """Have novaclient do something to one server.
+
+        :param what: the call in words, for the messages
+        :raises CloudError: one of its subclasses
+        """
+        if not server_id:
+            # The path would be that of the whole collection.
+            raise errors.Refused("nova", what, "there is no id to ask for")
+        try:
+            # What comes from outside stays one segment of the path.
+            return call(urllib.parse.quote(server_id, safe=""), *arguments)
+        except _NotAsExpected as exc:
+            expected = (_SUCCESS[exc.response.request.method],)
+            self._rest.judge(exc.response, what, expected=expected, about=server_id)
+            raise
+        except (AttributeError, KeyError, TypeError) as exc:
+            detail = f"the answer is not what it must be: {rest.in_words(exc)}"
+            raise self._rest.unavailable(what, detail) from exc
+        except Exception as exc:
+            # As in Rest.call: whatever it is, there is no answer.
+            raise self._rest.unavailable(what, rest.in_words(exc)) from exc

@@ -87,17 +87,26 @@ class Rest:
                 json=body,
                 headers={"Accept": "application/json", **(headers or {})},
             )
-            status: int = response.status_code
-            text: str = response.text
-            request_id: str | None = response.headers.get("x-openstack-request-id")
         except Exception as exc:
             # keystoneauth, requests and urllib3 raise all sorts, down to KeyError for a token
             # without a catalogue. Whatever it is, there is no answer.
             raise self.unavailable(what, in_words(exc)) from exc
+        return self.judge(response, what, expected=expected, about=about)
+
+    def judge(
+        self, response: Any, what: str, *, expected: Collection[int], about: str | None = None
+    ) -> Any:
+        """Return the JSON of an answer, None if it has no body, or raise what it is worth.
+
+        :param response: of the ``requests`` library; for the other parameters see :meth:`call`
+        :raises CloudError: one of its subclasses
+        """
+        status: int = response.status_code
+        request_id: str | None = response.headers.get("x-openstack-request-id")
         try:
-            answer = response.json() if text else None
+            answer = response.json() if response.text else None
             is_json = True
-        except ValueError:
+        except (ValueError, RecursionError):
             answer, is_json = None, False
         if status in expected:
             if not is_json:

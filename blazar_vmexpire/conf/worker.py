@@ -80,7 +80,8 @@ OPTS = [
         type=Duration(minimum=_SECOND),
         default="30s",
         help="How often the implicit leases are checked against Blazar's tables. A lease that was"
-        " deleted or damaged is put back by the first check that sees it.",
+        " deleted or damaged is put back by the first check that sees it. Their reservations and"
+        " events, which no owner can damage alone, are checked by each reconciliation.",
     ),
     cfg.Opt(
         "blazar_grace",

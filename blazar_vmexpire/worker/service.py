@@ -164,31 +164,33 @@ class Worker:
             self.wake()
 
 
-def audit(tools: Tools) -> int:
+def audit(tools: Tools, *, thorough: bool = False) -> int:
     """Make every VM due whose lease is not what it has to be.
 
+    :param thorough: look at reservations and events, too.
     :returns: how many.
     """
+    states = sorted(lifecycle.LIVE)
+    questions = [leases.unsound(expirations, states)]
+    if thorough:
+        questions += leases.unsound_parts(expirations, states)
 
     @retried
-    def look() -> int:
+    def look() -> set[str]:
         with tools.database.begin() as connection:
-            found = connection.scalars(
-                leases.unsound(expirations, sorted(lifecycle.LIVE)).distinct()
-            ).all()
-            for begin in range(0, len(found), 1000):
+            found = {i for question in questions for i in connection.scalars(question)}
+            ordered = sorted(found)
+            for begin in range(0, len(ordered), 1000):
+                some = ordered[begin : begin + 1000]
                 # Those that failed a moment ago keep their back-off.
                 connection.execute(
                     sa.update(expirations)
-                    .where(
-                        expirations.c.server_id.in_(found[begin : begin + 1000]),
-                        expirations.c.attempts == 0,
-                    )
+                    .where(expirations.c.server_id.in_(some), expirations.c.attempts == 0)
                     .values(next_at=tools.clock())
                 )
-        return len(found)
+        return found
 
-    found: int = look()
+    found = look()
     if found:
-        LOG.info("%d leases are not what they have to be: each is looked at", found)
-    return found
+        LOG.info("%d leases are not what they have to be: each is looked at", len(found))
+    return len(found)
