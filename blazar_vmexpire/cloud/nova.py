@@ -15,6 +15,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from keystoneauth1 import adapter
 from keystoneauth1 import session as ksa_session
 from novaclient import client as novaclient
 from oslo_utils import uuidutils
@@ -110,23 +111,21 @@ class Server:
 class _NotAsExpected(Exception):
     """An answer that novaclient must not see."""
 
-    def __init__(self, response: Any) -> None:
+    def __init__(self, response: Any, method: str) -> None:
         super().__init__(response)
         self.response = response
+        self.expected = (_SUCCESS[method],)
 
 
-class _Sieve:
-    """A keystoneauth session that lets only answers through that mean success, and are Nova's."""
-
-    def __init__(self, session: ksa_session.Session) -> None:
-        self._session = session
+class _Sieve(adapter.Adapter):  # type: ignore[misc]
+    """Stands between novaclient and the session: lets only good answers of Nova's through."""
 
     def request(self, url: str, method: str, **how: Any) -> Any:
         """Send a request.
 
         :raises _NotAsExpected: for any other answer
         """
-        response = self._session.request(url, method, **how)
+        response = super().request(url, method, **how)
         try:
             good = response.status_code == _SUCCESS[method]
             if good and response.text:
@@ -134,7 +133,7 @@ class _Sieve:
         except (ValueError, RecursionError):
             good = False
         if not good:
-            raise _NotAsExpected(response)
+            raise _NotAsExpected(response, method)
         return response
 
 
@@ -161,6 +160,7 @@ class Nova:
             service_type="compute",
             endpoint_type=list(endpoints.interfaces),
             region_name=endpoints.region_name,
+            user_agent=None,
             connect_retries=0,
             status_code_retries=0,
         ).servers
@@ -331,9 +331,8 @@ class Nova:
             # What comes from outside stays one segment of the path.
             return call(urllib.parse.quote(server_id, safe=""), *arguments)
         except _NotAsExpected as exc:
-            expected = (_SUCCESS[exc.response.request.method],)
-            self._rest.judge(exc.response, what, expected=expected, about=server_id)
-            raise
+            self._rest.judge(exc.response, what, expected=exc.expected, about=server_id)
+            raise AssertionError("an answer was held back that is good") from exc
         except (AttributeError, KeyError, TypeError) as exc:
             detail = f"the answer is not what it must be: {rest.in_words(exc)}"
             raise self._rest.unavailable(what, detail) from exc

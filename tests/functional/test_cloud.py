@@ -7,6 +7,7 @@ import configparser
 import datetime
 import importlib.util
 import json
+import logging
 import pathlib
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from blazar_vmexpire.cloud import errors, session
 from blazar_vmexpire.cloud.keystone import Keystone
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.conf import opts
+from tests.fakes import identity
 from tests.fakes.cloud import FakeCloud
 
 
@@ -562,6 +564,82 @@ def test_an_image_that_nova_drops(fake: FakeCloud, adapters: cloud.Cloud) -> Non
     with pytest.raises(errors.NotFound):
         adapters.glance.get(image_id)
     assert adapters.nova.get(server_id).task_state is None
+
+
+@pytest.mark.parametrize("image_id", [None, 7, "", "x", ["y"], {}])
+def test_an_image_without_an_id(fake: FakeCloud, adapters: cloud.Cloud, image_id: Any) -> None:
+    fake.fault("/action", status=202, body={"image_id": image_id})
+    with pytest.raises(errors.Unavailable, match=r"create image of server .*: the answer"):
+        adapters.nova.create_image(fake.add_server(), "backup", {})
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"server": None}, {"server": []}, {"server": "x"}, "[" * 9999]
+)
+def test_a_server_that_is_none(fake: FakeCloud, adapters: cloud.Cloud, body: Any) -> None:
+    fake.fault("/servers/", status=200, body=body)
+    with pytest.raises(errors.Unavailable, match=r"nova: (get|read) server "):
+        adapters.nova.get(fake.add_server())
+
+
+# novaclient, which single servers are acted on through
+
+
+def test_nothing_is_asked_beside_the_request(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    """No version is negotiated, and none is looked for: a token, then the request itself."""
+    adapters.nova.get(fake.add_server())
+    assert [request.method for request in fake.requests()] == ["POST", "GET"]
+    asked = fake.requests("/compute/")[0].headers
+    assert asked["openstack-api-version"] == "compute 2.90"
+    assert asked["user-agent"].startswith("blazar-vmexpire/")
+
+
+@pytest.mark.parametrize("interfaces", ["internal", "public", "nonesuch, public"])
+def test_the_interfaces_are_tried_in_their_order(
+    fake: FakeCloud, configure: Configure, interfaces: str
+) -> None:
+    adapters = cloud.connect(configure(vmexpire_cloud={"valid_interfaces": interfaces}))
+    server_id = fake.add_server()
+    adapters.nova.lock(server_id, "expired")
+    assert adapters.nova.get(server_id).locked
+    broken = cloud.connect(configure(vmexpire_cloud={"valid_interfaces": "nonesuch"}))
+    with pytest.raises(errors.Unavailable, match=r"nova: get server .*nonesuch"):
+        broken.nova.get(server_id)
+
+
+def test_no_secret_is_logged(
+    fake: FakeCloud,
+    adapters: cloud.Cloud,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server_id = fake.add_server()
+    adapters.nova.get(server_id)
+    adapters.nova.create_image(server_id, "backup", {"a": "b"})
+    with pytest.raises(errors.NotFound):
+        adapters.nova.stop(str(uuid.uuid4()))
+    said = caplog.text + "".join(capfd.readouterr())
+    assert server_id in said
+    tokens = {request.token for request in fake.requests("/compute/")}
+    assert len(tokens) == 1
+    for secret in (*tokens, identity.SERVICE_PASSWORD):
+        assert secret
+        assert secret not in said
+
+
+def test_nothing_is_kept_on_disk(
+    fake: FakeCloud,
+    adapters: cloud.Cloud,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("NOVACLIENT_UUID_CACHE_DIR", str(cache))
+    server_id = fake.add_server()
+    adapters.nova.get(server_id)
+    adapters.nova.delete(server_id)
+    assert not cache.exists()
 
 
 # Listing
