@@ -28,6 +28,7 @@ def retried(function: _F) -> _F:
 _RETRY = oslo_db_api.wrap_db_retry(
     max_retries=10,
     retry_on_deadlock=True,
+    retry_on_disconnect=True,
     retry_interval=0.1,
     inc_retry_interval=True,
     max_retry_interval=2,

@@ -514,6 +514,15 @@ def test_a_chore_is_tried_again_after_a_deadlock(
     assert chore.finished_before()
 
 
+def increase(connection: sa.Connection, key: str) -> None:
+    """Count a row's attempts up."""
+    connection.execute(
+        sa.update(expirations)
+        .where(expirations.c.server_id == key)
+        .values(attempts=expirations.c.attempts + 1)
+    )
+
+
 @SERVERS
 def test_of_two_that_wait_for_each_other_both_come_to_their_end(database: Database) -> None:
     one, two = add(database, None, None)
@@ -529,16 +538,39 @@ def test_of_two_that_wait_for_each_other_both_come_to_their_end(database: Databa
                 both.wait()
             increase(connection, second)
 
-    def increase(connection: sa.Connection, key: str) -> None:
-        connection.execute(
-            sa.update(expirations)
-            .where(expirations.c.server_id == key)
-            .values(attempts=expirations.c.attempts + 1)
-        )
-
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(touch, [one, two], [two, one]))
     assert [read(database, key).attempts for key in (one, two)] == [2, 2]
+
+
+@SERVERS
+def test_a_transaction_whose_connection_is_lost_is_done_again(database: Database) -> None:
+    (key,) = add(database, None)
+    tries: list[int] = []
+
+    @retried
+    def touch() -> None:
+        tries.append(len(tries))
+        with database.begin() as connection:
+            increase(connection, key)
+            if len(tries) == 1:
+                cut(database, connection)
+            increase(connection, key)
+
+    touch()
+    assert tries == [0, 1]
+    assert read(database, key).attempts == 2
+
+
+def cut(database: Database, connection: sa.Connection) -> None:
+    """Have the database server close a connection."""
+    own, close = {
+        "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
+    }[database.dialect]
+    number = connection.scalar(sa.text(own))
+    with database.begin() as other:
+        other.execute(sa.text(close.format(number)))
 
 
 # Chores
