@@ -63,6 +63,7 @@ class Event(enum.StrEnum):
     REAPPEAR = "reappear"
     GONE = "gone"
     FAIL = "fail"
+    RETRY = "retry"
 
 
 #: States in which a VM has a live lease whose clock runs.
@@ -94,6 +95,7 @@ def _declare() -> machines.FiniteMachine:
     allow(Event.REAPPEAR, State.ACTIVE, State.VANISHED)
     allow(Event.GONE, State.DELETED, State.ENDING, State.VANISHED)
     allow(Event.FAIL, State.FAILED, *LIVE, State.ENDING, State.REVIVING)
+    allow(Event.RETRY, State.REVIVING, State.FAILED)
     machine.default_start_state = State.SEEN.value
     machine.freeze()
     return machine

@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import getpass
 import json
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import sqlalchemy as sa
 from oslo_config import cfg
 from sqlalchemy import exc as sa_exc
 
 from blazar_vmexpire.db import migration
+from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import Database
+from blazar_vmexpire.db.models import expirations
 
 Commands = argparse._SubParsersAction  # has no public name
 
@@ -48,6 +53,37 @@ def connected(conf: cfg.ConfigOpts, *, current: bool = True) -> Iterator[Databas
 
 def _files(conf: cfg.ConfigOpts) -> str:
     return ", ".join(conf.config_file or []) or "none found, name it with --config-file"
+
+
+def pages(
+    database: Database, where: sa.ColumnElement[bool], size: int = 1000
+) -> Iterator[list[Expiration]]:
+    """Read VMs' rows, by UUID, a page at a time: a cloud has 100,000 of them.
+
+    A transaction a page: nobody waits for a reader of the whole table.
+    """
+    last = ""
+    while True:
+        with database.begin() as connection:
+            found = connection.execute(
+                sa.select(expirations)
+                .where(where, expirations.c.server_id > last)
+                .order_by(expirations.c.server_id)
+                .limit(size)
+            ).all()
+        if found:
+            yield [Expiration.of(row) for row in found]
+        if len(found) < size:
+            return
+        last = found[-1].server_id
+
+
+def administrator() -> str:
+    """Name the account on this machine that runs the command, for the history."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def server_id(text: str) -> str:

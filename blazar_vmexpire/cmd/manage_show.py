@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +16,7 @@ from blazar_vmexpire.cmd.manage_base import (
     Commands,
     add_format,
     connected,
+    pages,
     print_json,
     print_json_list,
     print_table,
@@ -24,11 +24,7 @@ from blazar_vmexpire.cmd.manage_base import (
     shown,
 )
 from blazar_vmexpire.db import api as db_api
-from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.db.models import expirations, history
-
-#: How many rows are read at a time: a cloud has 100,000 of them.
-_PAGE = 1000
 
 
 def add_commands(commands: Commands[Any]) -> None:
@@ -64,26 +60,12 @@ def _list(conf: cfg.ConfigOpts, arguments: Any) -> None:
         "server_name": 0,
     }
     with connected(conf) as database:
-        rows = _pages(database, arguments.state)
+        wanted = sa.true() if arguments.state is None else expirations.c.state == arguments.state
+        rows = (row for page in pages(database, wanted) for row in page)
         if arguments.format == "json":
             print_json_list({name: getattr(row, name) for name in columns} for row in rows)
         else:
             print_table(columns, ([getattr(row, name) for name in columns] for row in rows))
-
-
-def _pages(database: Database, state: str | None) -> Iterator[sa.Row[Any]]:
-    statement = sa.select(expirations).order_by(expirations.c.server_id).limit(_PAGE)
-    if state is not None:
-        statement = statement.where(expirations.c.state == state)
-    last = ""
-    while True:
-        # A transaction a page: nobody waits for a reader of the whole table.
-        with database.begin() as connection:
-            rows = connection.execute(statement.where(expirations.c.server_id > last)).all()
-        yield from rows
-        if len(rows) < _PAGE:
-            return
-        last = rows[-1].server_id
 
 
 def _show(conf: cfg.ConfigOpts, arguments: Any) -> None:

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from oslo_config import cfg
+from oslo_log import log as oslo_log
 
+from blazar_vmexpire.cmd.manage import main
 from tests import blazar_harness
-from tests.blazar_harness import Harness
+from tests.blazar_harness import Harness, Options
 from tests.fakes.cloud import FakeCloud
+from tests.functional.manage import Done, Manage, settings
 from tests.functional.world import World
 from tests.mail_servers import MailServer, running
 
@@ -68,6 +73,23 @@ def harness(
         yield running
     finally:
         running.close()
+
+
+@pytest.fixture
+def manage(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Manage:
+    """Run ``blazar-vmexpire-manage`` in this process."""
+
+    def run(url: str | None, *arguments: str, options: Options | None = None) -> Done:
+        conf = cfg.ConfigOpts()
+        oslo_log.register_options(conf)
+        capsys.readouterr()
+        try:
+            returncode = main([*settings(tmp_path, url, options), *arguments], conf)
+        except SystemExit as end:
+            returncode = int(end.code or 0)
+        return Done(returncode, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

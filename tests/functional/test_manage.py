@@ -8,64 +8,20 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
-from oslo_config import cfg
-from oslo_log import log as oslo_log
 
-from blazar_vmexpire.cmd.manage import main
 from blazar_vmexpire.db import migration, models
 from blazar_vmexpire.db.engine import Database
 from tests import databases
+from tests.functional.manage import Done, Manage, settings
 
 COMMAND = pathlib.Path(sys.executable).with_name("blazar-vmexpire-manage")
 SERVER = "9e9d9321-8be9-453c-99c8-b8fe0bb76058"
 MOMENT = datetime.datetime(2026, 3, 2, 10, 0, 1, 500000)
 
 pytestmark = pytest.mark.databases("sqlite")
-
-
-class Done(NamedTuple):
-    """What a run of the command came to."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-#: Runs the command on a database, with arguments.
-Manage = Callable[..., Done]
-
-
-def settings(directory: pathlib.Path, url: str | None) -> list[str]:
-    """Write a configuration file as the services have it, and name it."""
-    path = directory / "blazar.conf"
-    # The services' own log is not the administrator's to write.
-    text = f"[DEFAULT]\ndebug = true\nlog_file = {directory}/blazar.log\n"
-    if url is not None:
-        text += f"[database]\nconnection = {url}\n"
-    path.write_text(text)
-    return ["--config-file", str(path)]
-
-
-@pytest.fixture
-def manage(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Manage:
-    """Run the command in this process."""
-
-    def run(url: str | None, *arguments: str) -> Done:
-        conf = cfg.ConfigOpts()
-        oslo_log.register_options(conf)
-        capsys.readouterr()
-        try:
-            returncode = main([*settings(tmp_path, url), *arguments], conf)
-        except SystemExit as end:
-            returncode = int(end.code or 0)
-        return Done(returncode, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -110,6 +110,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.EXTEND: State.REVIVING,
         Event.EXEMPT: State.EXEMPT,
         Event.VANISH: State.VANISHED,
+        Event.RETRY: State.REVIVING,
     },
     State.DELETED: {Event.ADOPT: State.ACTIVE},
 }
