@@ -280,8 +280,54 @@ def destroy(connection: sa.Connection, lease_ids: Iterable[str]) -> None:
     connection.execute(
         sa.delete(EVENTS).where(EVENTS.c.lease_id.in_(ids) | EVENTS.c.id.in_(detached))
     )
-    connection.execute(sa.delete(RESERVATIONS).where(RESERVATIONS.c.lease_id.in_(ids)))
+    connection.execute(
+        sa.delete(RESERVATIONS).where(
+            RESERVATIONS.c.lease_id.in_(ids)
+            | RESERVATIONS.c.id.in_([reservation_id(i) for i in ids])
+        )
+    )
     connection.execute(sa.delete(LEASES).where(LEASES.c.id.in_(ids)))
+
+
+def in_transition(connection: sa.Connection, lease_ids: Iterable[str]) -> set[str]:
+    """Say which of some leases Blazar's manager is at work on, or died over."""
+    return set(
+        connection.scalars(
+            sa.select(LEASES.c.id).where(
+                LEASES.c.id.in_(list(lease_ids)),
+                LEASES.c.status.in_(blazar_status.lease.TRANSITIONAL),
+            )
+        )
+    )
+
+
+def count(connection: sa.Connection) -> int:
+    """Say how many leases of VMs there are, whatever their status is."""
+    return (
+        connection.scalar(
+            sa.select(sa.func.count(sa.distinct(RESERVATIONS.c.lease_id))).where(
+                RESERVATIONS.c.resource_type == RESOURCE_TYPE
+            )
+        )
+        or 0
+    )
+
+
+def page_of_ids(connection: sa.Connection, after: str, limit: int) -> list[str]:
+    """List leases of VMs, in the order of their ids.
+
+    :param after: the last id of the page before; empty for the first page.
+    """
+    r = RESERVATIONS.c
+    return list(
+        connection.scalars(
+            sa.select(r.lease_id)
+            .distinct()
+            .where(r.resource_type == RESOURCE_TYPE, r.lease_id > after)
+            .order_by(r.lease_id)
+            .limit(limit)
+        )
+    )
 
 
 Unsound = sa.Select[tuple[str]]

@@ -207,9 +207,15 @@ class Harness:
                 service.stop()
                 service.tools.database.engine.dispose()
 
-    def restart(self) -> None:
-        """Stop the manager and start another, as after a restart of blazar-manager."""
+    def restart(self, plugins: Sequence[str] | None = None) -> None:
+        """Stop the manager and start another, as after a restart of blazar-manager.
+
+        :param plugins: what ``[manager] plugins`` says from now on; None leaves it as it is.
+        """
         self.stop()
+        if plugins is not None:
+            self._wanted_plugins = plugins
+            self.conf.set_override("plugins", list(plugins), group="manager")
         self.start()
 
     @property

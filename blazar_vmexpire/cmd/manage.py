@@ -19,14 +19,16 @@ from oslo_db import exception as oslo_db_exception
 from oslo_db import options as db_options
 from sqlalchemy import exc as sa_exc
 
-from blazar_vmexpire.cmd import manage_db, manage_failed, manage_show
+from blazar_vmexpire.cmd import manage_db, manage_failed, manage_show, manage_withdraw
 from blazar_vmexpire.cmd.manage_base import CommandError
 from blazar_vmexpire.conf import opts
 from blazar_vmexpire.db.migration import MigrationError
+from blazar_vmexpire.exceptions import ConfigError
 
 #: What is the matter with the surroundings or the request, not with the program.
 _TOLD_IN_ONE_SENTENCE = (
     CommandError,
+    ConfigError,
     MigrationError,
     cfg.Error,
     oslo_db_exception.DBError,
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF
 
 
 def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    for module in (manage_db, manage_show, manage_failed):
+    for module in (manage_db, manage_show, manage_failed, manage_withdraw):
         module.add_commands(commands)
 
 

@@ -8,19 +8,19 @@ import datetime
 import getpass
 import json
 import os
+import sys
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import sqlalchemy as sa
 from oslo_config import cfg
 from sqlalchemy import exc as sa_exc
 
+from blazar_vmexpire.conf.types import parse_duration
 from blazar_vmexpire.db import migration
-from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import Database
-from blazar_vmexpire.db.models import expirations
 
 Commands = argparse._SubParsersAction  # has no public name
 
@@ -55,29 +55,6 @@ def _files(conf: cfg.ConfigOpts) -> str:
     return ", ".join(conf.config_file or []) or "none found, name it with --config-file"
 
 
-def pages(
-    database: Database, where: sa.ColumnElement[bool], size: int = 1000
-) -> Iterator[list[Expiration]]:
-    """Read VMs' rows, by UUID, a page at a time: a cloud has 100,000 of them.
-
-    A transaction a page: nobody waits for a reader of the whole table.
-    """
-    last = ""
-    while True:
-        with database.begin() as connection:
-            found = connection.execute(
-                sa.select(expirations)
-                .where(where, expirations.c.server_id > last)
-                .order_by(expirations.c.server_id)
-                .limit(size)
-            ).all()
-        if found:
-            yield [Expiration.of(row) for row in found]
-        if len(found) < size:
-            return
-        last = found[-1].server_id
-
-
 def administrator() -> str:
     """Name the account on this machine that runs the command, for the history."""
     try:
@@ -86,12 +63,36 @@ def administrator() -> str:
         return f"uid {os.getuid()}"
 
 
+class Progress:
+    """Says on stderr how far something is, every two seconds."""
+
+    _PAUSE = 2.0
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def show(self, text: str) -> None:
+        """Show it, unless something was shown a moment ago."""
+        now = time.monotonic()
+        if now - self._last >= self._PAUSE:
+            self._last = now
+            print(text, file=sys.stderr, flush=True)
+
+
 def server_id(text: str) -> str:
     """Read a server's UUID, as a type of argument."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a server's UUID") from None
+
+
+def duration(text: str) -> datetime.timedelta:
+    """Read a duration such as ``90d``, as a type of argument."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:

@@ -18,11 +18,11 @@ from blazar_vmexpire.cmd.manage_base import (
     add_format,
     administrator,
     connected,
-    pages,
     print_json_list,
     print_table,
     server_id,
 )
+from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import Database, retried
 from blazar_vmexpire.db.models import expirations, history
@@ -89,7 +89,7 @@ def _list(conf: cfg.ConfigOpts, arguments: Any) -> None:
 
 def _failures(database: Database) -> Iterator[dict[str, Any]]:
     """Yield what is known of each failure; what the history has no more is None."""
-    for page in pages(database, expirations.c.state == State.FAILED):
+    for page in db_api.pages(database, expirations.c.state == State.FAILED):
         ids = [row.server_id for row in page]
         with database.begin() as connection:
             last = (
@@ -145,7 +145,7 @@ def _batches(database: Database, wanted: Sequence[str]) -> Iterator[list[str]]:
         for begin in range(0, len(unique), _PAGE):
             yield unique[begin : begin + _PAGE]
         return
-    for page in pages(database, expirations.c.state == State.FAILED, _PAGE):
+    for page in db_api.pages(database, expirations.c.state == State.FAILED, _PAGE):
         yield [row.server_id for row in page]
 
 

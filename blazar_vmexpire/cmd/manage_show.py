@@ -16,7 +16,6 @@ from blazar_vmexpire.cmd.manage_base import (
     Commands,
     add_format,
     connected,
-    pages,
     print_json,
     print_json_list,
     print_table,
@@ -61,7 +60,7 @@ def _list(conf: cfg.ConfigOpts, arguments: Any) -> None:
     }
     with connected(conf) as database:
         wanted = sa.true() if arguments.state is None else expirations.c.state == arguments.state
-        rows = (row for page in pages(database, wanted) for row in page)
+        rows = (row for page in db_api.pages(database, wanted) for row in page)
         if arguments.format == "json":
             print_json_list({name: getattr(row, name) for name in columns} for row in rows)
         else:

@@ -14,7 +14,8 @@ from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
 
-_CAN_BE_LET_GO = lifecycle.LIVE | {State.ENDING, State.FAILED}
+#: States of a VM that has a lease, and can be let go at once if nothing has to be undone.
+CAN_BE_LET_GO = lifecycle.LIVE | {State.ENDING, State.FAILED}
 
 
 class Exempting:
@@ -30,7 +31,7 @@ class Exempting:
     def concerns(self, row: Expiration) -> bool:
         """Say whether a VM is to be let go."""
         return (
-            row.state in _CAN_BE_LET_GO
+            row.state in CAN_BE_LET_GO
             and not row.progress.get("irreversible")
             and not self._tools.book.in_scope(row.project_id or "")
         )

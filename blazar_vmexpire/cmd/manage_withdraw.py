@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``blazar-vmexpire-manage withdraw``: let go of everything, to take the plug-in out."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from keystoneauth1 import exceptions as ksa_exceptions
+from oslo_config import cfg
+from oslo_utils import timeutils
+
+from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire.cmd.manage_base import (
+    CommandError,
+    Commands,
+    Progress,
+    administrator,
+    connected,
+    duration,
+    shown,
+)
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.withdrawal import Survey, Withdrawal
+from blazar_vmexpire.worker.service import Worker
+from blazar_vmexpire.worker.tools import assemble
+
+#: Between two looks at what is left, in seconds.
+_PAUSE = 0.5
+#: How many VMs are named of those that could not be let go of.
+_NAMED = 20
+
+
+def add_commands(commands: Commands[Any]) -> None:
+    """Add ``withdraw``."""
+    withdraw = commands.add_parser(
+        "withdraw",
+        help="let go of every VM and remove all leases of VMs; without --yes only say what it does",
+        description="Unlock what was locked, start what was stopped, and remove all leases of VMs"
+        " from Blazar's tables, so that the plug-in can be taken out. The history stays."
+        f" [{RESOURCE_TYPE}] scope must be none, in the configuration of every blazar-manager that"
+        " runs: one that still has 'all' would take the VMs in again.",
+    )
+    withdraw.add_argument("--yes", action="store_true", help="do it")
+    withdraw.add_argument(
+        "--wait",
+        metavar="DURATION",
+        type=duration,
+        default="10m",
+        help="how long to wait for VMs that have to be unlocked or started (default: 10m)",
+    )
+    withdraw.set_defaults(run=_withdraw)
+
+
+def _withdraw(conf: cfg.ConfigOpts, arguments: Any) -> None:
+    scope = conf[RESOURCE_TYPE].scope
+    if scope != "none":
+        raise CommandError(
+            f"[{RESOURCE_TYPE}] scope is {scope}: set it to none and restart blazar-manager first,"
+            " or it would take every VM in again"
+        )
+    with connected(conf) as database:
+        withdrawal = Withdrawal(database, timeutils.utcnow, administrator())
+        survey = withdrawal.survey()
+        _preview(survey)
+        if not arguments.yes:
+            print("Nothing was changed. With --yes it is done.")
+            return
+        progress = Progress()
+        done = withdrawal.let_go(
+            lambda number: progress.show(f"{number} of {survey.untouched} VMs let go")
+        )
+        left = list(withdrawal.held())
+        if left:
+            withdrawal.hasten()
+            left = _give_back(conf, withdrawal, arguments.wait.total_seconds(), progress)
+        swept = withdrawal.sweep(lambda number: progress.show(f"{number} leases removed"))
+        print(f"Done: {done} VMs let go at once, {swept} leases beside theirs removed.")
+    if left:
+        raise CommandError(_what_is_left(left))
+    _say_what_to_do_next(conf)
+
+
+def _preview(survey: Survey) -> None:
+    print(f"Leases of VMs to be removed: {survey.leases}")
+    print(f"VMs of which only the lease is removed: {survey.untouched}")
+    for title, rows in (
+        ("VMs to be unlocked", survey.unlock),
+        ("VMs to be started", survey.start),
+        ("VMs whose deletion was asked of Nova already, which goes on", survey.going),
+    ):
+        print(f"{title}: {len(rows)}")
+        for row in rows:
+            print(f"  {row.server_id}  {shown(row.server_name)}")
+
+
+def _give_back(
+    conf: cfg.ConfigOpts, withdrawal: Withdrawal, seconds: float, progress: Progress
+) -> list[Expiration]:
+    """Work until nothing is held any more, or time is up; return what still is."""
+    try:
+        tools = assemble(conf)
+    except (ksa_exceptions.ClientException, RuntimeError) as error:
+        raise CommandError(f"the cloud cannot be reached: {error}") from error
+    worker = Worker(tools)
+    worker.start()
+    until = time.monotonic() + seconds
+    try:
+        while (left := list(withdrawal.held())) and time.monotonic() < until:
+            progress.show(f"{len(left)} VMs are still to be given back")
+            time.sleep(_PAUSE)
+    finally:
+        worker.stop()
+        tools.database.engine.dispose()
+    return left
+
+
+def _what_is_left(left: Sequence[Expiration]) -> str:
+    named = ", ".join(
+        f"{row.server_id} ({row.state}{': ' + shown(row.last_error) if row.last_error else ''})"
+        for row in left[:_NAMED]
+    )
+    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    return (
+        f"{len(left)} VMs could not be let go of yet: {named}{more}; see to what is said of them"
+        " and run it again; if there are new ones each time, a blazar-manager still runs with"
+        " scope = all: restart it"
+    )
+
+
+def _say_what_to_do_next(conf: cfg.ConfigOpts) -> None:
+    # Not deleted from here: a listener that still runs would make it anew.
+    queue = shlex.quote(conf.vmexpire_intake.pool)
+    print(
+        "Now take virtual.vm.plugin out of [manager] plugins and restart blazar-manager. After that"
+        " delete the queue\nof our notification pool, which nobody reads any more and which would"
+        f" grow:\n\n  rabbitmqctl delete_queue {queue}"
+        "\n\n(with --vhost, if the transport_url of Nova's notifications has one)."
+    )
