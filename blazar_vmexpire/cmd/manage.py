@@ -19,7 +19,13 @@ from oslo_db import exception as oslo_db_exception
 from oslo_db import options as db_options
 from sqlalchemy import exc as sa_exc
 
-from blazar_vmexpire.cmd import manage_db, manage_failed, manage_show, manage_withdraw
+from blazar_vmexpire.cmd import (
+    manage_db,
+    manage_failed,
+    manage_purge,
+    manage_show,
+    manage_withdraw,
+)
 from blazar_vmexpire.cmd.manage_base import CommandError
 from blazar_vmexpire.conf import opts
 from blazar_vmexpire.db.migration import MigrationError
@@ -75,7 +81,7 @@ def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF
 
 
 def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    for module in (manage_db, manage_show, manage_failed, manage_withdraw):
+    for module in (manage_db, manage_show, manage_failed, manage_purge, manage_withdraw):
         module.add_commands(commands)
 
 

@@ -91,7 +91,7 @@ def duration(text: str) -> datetime.timedelta:
     """Read a duration such as ``90d``, as a type of argument."""
     try:
         return parse_duration(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
