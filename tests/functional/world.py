@@ -109,10 +109,16 @@ class World:
             ours = connection.scalars(
                 sa.select(expirations.c.next_at).where(expirations.c.next_at.is_not(None))
             ).all()
+            taken_over = connection.scalars(
+                sa.select(expirations.c.claimed_until).where(
+                    expirations.c.claimed_until.is_not(None)
+                )
+            ).all()
             blazars = connection.scalars(
                 sa.select(events.time).where(events.status == "UNDONE")
             ).all()
-        return [*ours, *blazars]
+        just_after = datetime.timedelta(seconds=1)
+        return [*ours, *(date + just_after for date in taken_over), *blazars]
 
     def update(self, server_id: str, api: Api | None = None, **values: Any) -> Any:
         """PUT a VM's lease; dates may be datetimes."""
