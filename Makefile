@@ -12,6 +12,8 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# The scenarios of the integration tests run side by side as they are.
+PARALLEL := -n auto
 # More arguments for pytest, for example: make unit ARGS="-k terms -x"
 ARGS ?=
 
@@ -42,13 +44,17 @@ demo: venv ## Live a VM's life on a real cloud, narrated (KEEP=1 leaves the clou
 
 .PHONY: test
 test: venv-test lint ## Everything but the long scenarios: style, unit, functional, integration
-	@echo "==> tests: unit, functional, integration"
-	@$(PYTEST) -m "not long" tests/unit tests/functional tests/integration $(ARGS)
+	@echo "==> tests: unit, functional (on all cores)"
+	@$(PYTEST) $(PARALLEL) -m "not long" tests/unit tests/functional $(ARGS)
+	@echo "==> tests: integration"
+	@$(PYTEST) -m "not long" tests/integration $(ARGS)
 
 .PHONY: test-full
 test-full: venv-test lint ## The same with the long scenarios
-	@echo "==> tests: unit, functional, integration, the long ones too"
-	@$(PYTEST) tests/unit tests/functional tests/integration $(ARGS)
+	@echo "==> tests: unit, functional (on all cores), the long ones too"
+	@$(PYTEST) $(PARALLEL) tests/unit tests/functional $(ARGS)
+	@echo "==> tests: integration, the long ones too"
+	@$(PYTEST) tests/integration $(ARGS)
 
 .PHONY: fast
 fast: venv lint ## What needs no server: style and unit tests, under 90 s

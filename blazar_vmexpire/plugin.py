@@ -21,14 +21,13 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import timeutils, uuidutils
 
-from blazar_vmexpire import RESOURCE_TYPE, extension, leases, lifecycle, terms
+from blazar_vmexpire import RESOURCE_TYPE, extension, leases, lifecycle
 from blazar_vmexpire.conf import opts, vm
 from blazar_vmexpire.db import api as db_api
-from blazar_vmexpire.db import migration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.exceptions import ConfigError
-from blazar_vmexpire.service import Service
-from blazar_vmexpire.worker.tools import Tools, assemble
+from blazar_vmexpire.service import Service, prepare
+from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
 
@@ -114,18 +113,10 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
             manager does not start.
         """
         try:
-            tools = assemble(self._conf, self._clock)
-            terms.check(
-                self._conf,
-                before_end=[name for name, action in tools.actions.items() if action.before_end],
-                on_end=[name for name, action in tools.actions.items() if action.on_end],
-            )
-            migration.require_current(tools.database)
-        except (ValueError, RuntimeError, ConfigError, migration.MigrationError) as error:
+            tools = prepare(self._conf, self._clock)
+        except ConfigError as error:
             LOG.critical("Virtual machine expiration cannot start: %s", error)
-            raise ConfigError(str(error)) from error
-        for problem in tools.renderer.check():
-            LOG.error("Mail templates: %s", problem)
+            raise
         # What was opened so far must not be shared with the process that is forked next.
         tools.database.dispose()
         self._tools = tools

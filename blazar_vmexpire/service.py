@@ -5,22 +5,50 @@ from __future__ import annotations
 
 import datetime
 import threading
+from collections.abc import Callable
 from typing import Any
 
+from oslo_config import cfg
 from oslo_log import log as logging
+from oslo_utils import timeutils
 
+from blazar_vmexpire import terms
+from blazar_vmexpire.db import migration
+from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.intake import notifications
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
 from blazar_vmexpire.worker import service as worker_service
 from blazar_vmexpire.worker.claims import Chore
 from blazar_vmexpire.worker.service import Duty, Worker
-from blazar_vmexpire.worker.tools import Tools
+from blazar_vmexpire.worker.tools import Tools, assemble
 
 LOG = logging.getLogger(__name__)
 
 #: Names of the chores' rows.
 RECONCILIATION = "reconciliation"
 AUDIT = "audit"
+
+
+def prepare(
+    conf: cfg.ConfigOpts, clock: Callable[[], datetime.datetime] = timeutils.utcnow
+) -> Tools:
+    """Make the tools, and check that with these options and tables the work can be done.
+
+    :raises blazar_vmexpire.exceptions.ConfigError: with a sentence that names the option.
+    """
+    try:
+        tools = assemble(conf, clock)
+        terms.check(
+            conf,
+            before_end=[name for name, action in tools.actions.items() if action.before_end],
+            on_end=[name for name, action in tools.actions.items() if action.on_end],
+        )
+        migration.require_current(tools.database)
+    except (ValueError, RuntimeError, migration.MigrationError) as error:
+        raise ConfigError(str(error)) from error
+    for problem in tools.renderer.check():
+        LOG.error("Mail templates: %s", problem)
+    return tools
 
 
 def reconciliation_chore(tools: Tools) -> Chore:

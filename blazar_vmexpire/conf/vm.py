@@ -146,6 +146,7 @@ gives it to the VM's project, and only then deletes the VM; without a verified i
     cfg.ListOpt(
         "excluded_projects",
         default=[],
+        mutable=True,
         item_type=types.String(),
         help="""
 IDs of projects whose VMs never expire.

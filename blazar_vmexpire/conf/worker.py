@@ -18,7 +18,8 @@ OPTS = [
         "enabled",
         default=True,
         help="Work inside blazar-manager. When switched off, this manager answers lease updates"
-        " and nothing else of the plug-in runs in it.",
+        " and nothing else of the plug-in runs in it; blazar-vmexpire-worker, which this option does"
+        " not concern, does the work then.",
     ),
     cfg.IntOpt(
         "threads",
@@ -43,6 +44,7 @@ OPTS = [
     ),
     cfg.Opt(
         "retry_interval",
+        mutable=True,
         type=Duration(minimum=_SECOND),
         default="10s",
         help="How soon a step that failed is tried again. Each further failure doubles the wait,"
@@ -50,12 +52,14 @@ OPTS = [
     ),
     cfg.Opt(
         "retry_max_interval",
+        mutable=True,
         type=Duration(minimum=_SECOND),
         default="10m",
         help="The longest wait between two tries of a step.",
     ),
     cfg.IntOpt(
         "max_attempts",
+        mutable=True,
         default=5,
         min=1,
         help="How often a step may be refused for good (not: be unreachable) before the VM's"
@@ -64,12 +68,14 @@ OPTS = [
     ),
     cfg.Opt(
         "snapshot_timeout",
+        mutable=True,
         type=Duration(minimum=Duration()("1m")),
         default="6h",
         help="How long an image may take to become active before it counts as failed.",
     ),
     cfg.Opt(
         "busy_postponement",
+        mutable=True,
         type=Duration(minimum=Duration()("1m")),
         default="1h",
         help="How far a lease is moved when it should end while its VM is building, broken, or in"
@@ -85,6 +91,7 @@ OPTS = [
     ),
     cfg.Opt(
         "blazar_grace",
+        mutable=True,
         type=Duration(minimum=_SECOND),
         default="2m",
         help="How long a lease may be in transition (UPDATING, DELETING, TERMINATING, …) before it"

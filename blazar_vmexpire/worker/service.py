@@ -99,7 +99,11 @@ class Worker:
 
             def step(row: Expiration) -> None:
                 try:
-                    self._steps.run(row)
+                    if self._stopping.is_set():
+                        # Claimed ahead: others need not wait until that runs out.
+                        self._give_back(row)
+                    else:
+                        self._steps.run(row)
                 finally:
                     room.release()
 
@@ -116,6 +120,14 @@ class Worker:
                     room.release()
                 if not rows:
                     self._wake.wait(options.poll_interval.total_seconds())
+
+    def _give_back(self, row: Expiration) -> None:
+        try:
+            self._claims.release(row)
+        except Exception:
+            LOG.exception("Server %s stays claimed for a while", row.server_id)
+        finally:
+            self._claims.forget(row)
 
     def _claim(self, limit: int) -> list[Expiration]:
         try:

@@ -13,6 +13,7 @@ from blazar_vmexpire import adoption, leases, lifecycle
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.exceptions import ActionFailed, ClaimLost, LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker import claims
@@ -153,6 +154,12 @@ class Steps:
         """Look once more for a VM that Nova did not find; two answers alike are proof."""
         tools = self._tools
         now = tools.clock()
+        # Whatever woke it meanwhile: the two answers have to lie apart.
+        not_before = datetime.datetime.fromisoformat(row.progress["vanished"]) + _MAKE_SURE
+        if now < not_before:
+            with tools.database.begin() as connection:
+                claims.finish(connection, row, not_before)
+            return
         try:
             server = tools.cloud.nova.get(row.server_id)
         except errors.NotFound:
@@ -259,17 +266,20 @@ class Steps:
             self._try_again(row, error)
             return
         now = self._tools.clock()
-        try:
+
+        @retried
+        def vanish() -> None:
             with self._tools.database.begin() as connection:
                 claims.finish(
                     connection,
                     row,
                     now + _MAKE_SURE,
                     state=lifecycle.after(row.state, Event.VANISH).value,
+                    progress={**row.progress, "vanished": now.isoformat()},
                 )
                 db_api.record(connection, row, "vanished", now)
-        except ClaimLost:
-            self._claims.release(row)
+
+        self._unless_lost(row, vanish)
 
     def _try_again(self, row: Expiration, error: Exception) -> None:
         attempts = row.attempts + 1
@@ -282,13 +292,15 @@ class Steps:
             next_at.isoformat(" ", "seconds"),
             error,
         )
-        try:
+
+        @retried
+        def put_off() -> None:
             with self._tools.database.begin() as connection:
                 claims.finish(
                     connection, row, next_at, attempts=attempts, last_error=str(error)[:2000]
                 )
-        except ClaimLost:
-            self._claims.release(row)
+
+        self._unless_lost(row, put_off)
 
     def _fail(self, row: Expiration, reason: str, remedy: str) -> None:
         now = self._tools.clock()
@@ -299,8 +311,10 @@ class Steps:
             reason,
             remedy,
         )
-        try:
-            state = lifecycle.after(row.state, Event.FAIL)
+        state = lifecycle.after(row.state, Event.FAIL)
+
+        @retried
+        def fail() -> None:
             with self._tools.database.begin() as connection:
                 claims.finish(
                     connection,
@@ -319,5 +333,12 @@ class Steps:
                     reason=reason,
                     remedy=remedy,
                 )
+
+        self._unless_lost(row, fail)
+
+    def _unless_lost(self, row: Expiration, write: Callable[[], None]) -> None:
+        """Write how a step went, unless somebody else has changed the row meanwhile."""
+        try:
+            write()
         except ClaimLost:
             self._claims.release(row)

@@ -312,3 +312,15 @@ def test_switching_the_scope_off_stops_an_end_that_has_begun(world: World) -> No
     assert (world.state(server_id), vm.vm_state, vm.locked) == ("exempt", "active", False)
     assert image_id not in world.cloud.image.images
     assert world.all_leases() == []
+
+
+def test_two_answers_that_a_vm_is_gone_have_to_lie_apart(world: World) -> None:
+    """Both formats of one notification come within a moment; a replica may lag for longer."""
+    server_id = world.adopt()
+    world.cloud.compute.vanish(server_id)
+    for _ in range(3):
+        world.see(server_id)
+        assert world.state(server_id) == "vanished"
+    world.clock.advance(seconds=6)
+    world.harness.work()
+    assert world.state(server_id) == "deleted"
