@@ -18,8 +18,8 @@ OPTS = [
         "enabled",
         default=True,
         help="Work inside blazar-manager. When switched off, this manager answers lease updates"
-        " and nothing else of the plug-in runs in it; blazar-vmexpire-worker, which this option does"
-        " not concern, does the work then.",
+        " and nothing else of the plug-in runs in it; blazar-vmexpire-worker, which this option"
+        " does not concern, does the work then.",
     ),
     cfg.IntOpt(
         "threads",
