@@ -58,7 +58,7 @@ def reconciliation_chore(tools: Tools) -> Chore:
         tools.clock,
         RECONCILIATION,
         interval=tools.conf.vmexpire_intake.reconcile_interval,
-        duration=max(tools.conf.vmexpire_worker.claim_duration, datetime.timedelta(minutes=5)),
+        duration=tools.conf.vmexpire_worker.claim_duration,
     )
 
 

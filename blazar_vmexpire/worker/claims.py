@@ -9,6 +9,7 @@ true: its statement matches no row, and :class:`ClaimLost` ends what it was doin
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import socket
@@ -225,13 +226,19 @@ class Chore:
         self._interval = interval
         self._duration = duration
         self._token = f"{socket.gethostname()[:16]}:{os.getpid()}:{uuid.uuid4().hex}"[:64]
+        self._held = False
 
-    @retried
     def claim(self) -> bool:
         """Claim the chore if it is due and nobody is at it.
 
         :returns: whether it is ours to do now.
         """
+        claimed: bool = self._claim()
+        self._held = self._held or claimed
+        return claimed
+
+    @retried
+    def _claim(self) -> bool:
         now = self._clock()
         c = chores.c
         with self._database.begin() as connection:
@@ -262,13 +269,26 @@ class Chore:
         with self._database.begin() as connection:
             self._write(connection, claimed_until=self._clock() + self._duration)
 
-    @retried
+    def keep(self) -> None:
+        """Hold on to the chore, if it is ours: for a thread that does so while another works.
+
+        That it was taken over is for the one who works to notice.
+        """
+        if self._held:
+            with contextlib.suppress(ClaimLost):
+                self.renew()
+
     def finish(self, error: str | None = None) -> None:
         """Give the chore back, due again an interval after its start.
 
         :param error: what went wrong; None when it came to its end.
         :raises ClaimLost: when somebody else has taken it over.
         """
+        self._held = False
+        self._finish(error)
+
+    @retried
+    def _finish(self, error: str | None) -> None:
         now = self._clock()
         columns: dict[str, Any] = {"last_error": error}
         if error is None:

@@ -60,7 +60,7 @@ class Worker:
         """Start the threads. After a fork: in the process that serves."""
         duration = self._tools.conf.vmexpire_worker.claim_duration.total_seconds()
         self._run("vmexpire-claim", self._dispatch)
-        self._run("vmexpire-renew", lambda: self._every(duration / _RENEWALS, self._claims.renew))
+        self._run("vmexpire-renew", lambda: self._every(duration / _RENEWALS, self._renew))
         for duty in self._duties:
             self._run(f"vmexpire-{duty.chore.name}", self._keep_at(duty))
 
@@ -137,6 +137,11 @@ class Worker:
             LOG.exception("Cannot claim what is due")
             return []
         return rows
+
+    def _renew(self) -> None:
+        self._claims.renew()
+        for duty in self._duties:
+            duty.chore.keep()
 
     def _every(self, seconds: float, work: Callable[[], None]) -> None:
         while not self._stopping.wait(seconds):

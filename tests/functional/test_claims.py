@@ -652,6 +652,40 @@ def test_the_chore_of_a_dead_worker_is_taken_over(
     assert other.finished_before()
 
 
+def test_a_chore_at_work_is_held_by_somebody_else_for_the_worker(
+    database: Database, chore: Chore, make_chore: Callable[[], Chore], clock: Clock
+) -> None:
+    """However long a step of it takes: so a short claim is enough, and a dead worker's is short."""
+    other = make_chore()
+    chore.keep()
+    assert other.claim()
+    other.finish()
+    clock.advance(INTERVAL)
+    assert chore.claim()
+    for _ in range(3):
+        clock.advance(DURATION)
+        chore.keep()
+        other.keep()
+        assert not other.claim()
+    chore.finish()
+    before = chore_row(database)
+    chore.keep()
+    assert chore_row(database) == before
+
+
+def test_a_chore_that_was_taken_over_is_held_no_more(
+    database: Database, chore: Chore, make_chore: Callable[[], Chore], clock: Clock
+) -> None:
+    other = make_chore()
+    assert chore.claim()
+    clock.advance(DURATION + INSTANT)
+    assert other.claim()
+    before = chore_row(database)
+    clock.advance(INSTANT)
+    chore.keep()
+    assert chore_row(database) == before
+
+
 def test_a_chore_is_due_again_an_interval_after_its_start(
     database: Database, chore: Chore, make_chore: Callable[[], Chore], clock: Clock
 ) -> None:
