@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import pathlib
 import shlex
 import traceback
@@ -121,28 +122,33 @@ class Renderer:
                     )
 
 
+@functools.cache
+def _environment(path: tuple[pathlib.Path, ...]) -> jinja2.Environment:
+    """Make an environment, once a path: it compiles a template once, or when its file changed."""
+    builtin = jinja2.PackageLoader(_PACKAGE, "templates")
+    environment = jinja2.Environment(  # noqa: S701 - plain text has nothing to escape
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.FileSystemLoader(list(path)),
+                builtin,
+                jinja2.PrefixLoader({"builtin": builtin}),
+            ]
+        ),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(utc=words.utc, cut=words.one_line, paragraph=words.paragraph)
+    return environment
+
+
 class _Templates:
     """Templates found in some directories first, then among the built-in ones."""
 
     def __init__(self, path: Sequence[pathlib.Path]) -> None:
         self._path = path
-        builtin = jinja2.PackageLoader(_PACKAGE, "templates")
-        self._environment = jinja2.Environment(  # noqa: S701 - plain text has nothing to escape
-            loader=jinja2.ChoiceLoader(
-                [
-                    jinja2.FileSystemLoader(list(path)),
-                    builtin,
-                    jinja2.PrefixLoader({"builtin": builtin}),
-                ]
-            ),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        self._environment.filters.update(
-            utc=words.utc, cut=words.one_line, paragraph=words.paragraph
-        )
+        self._environment = _environment(tuple(path))
 
     def names(self) -> set[str]:
         """List the names of all templates that are there."""
