@@ -11,12 +11,16 @@ import pytest
 
 from tests.functional.world import World
 
-pytestmark = pytest.mark.options(
-    {
-        "virtual:vm": {"on_end_action": "snapshot"},
-        "vmexpire_worker": {"retry_max_interval": "20s"},
-    }
-)
+pytestmark = [
+    pytest.mark.options(
+        {
+            "virtual:vm": {"on_end_action": "snapshot"},
+            "vmexpire_worker": {"retry_max_interval": "20s"},
+        }
+    ),
+    # What is tried here lies between us, Nova and Glance; restarts are tried on all databases.
+    pytest.mark.databases("sqlite"),
+]
 
 ACTION = r"/compute/v2.1/servers/[^/]+/action"
 SERVER = r"/compute/v2.1/servers/[^/]+$"
@@ -71,7 +75,6 @@ FAULTS: list[dict[str, Any]] = [
     [(ACTION, "POST"), (SERVER, "DELETE"), (SERVER, "GET"), (IMAGE, "GET"), (IMAGE, "PATCH")],
     ids=["action", "delete", "get", "image-get", "image-give"],
 )
-@pytest.mark.databases("sqlite")
 def test_every_call_that_fails_twice_is_made_good(
     world: World, server_id: str, path: str, method: str, fault: dict[str, Any]
 ) -> None:
@@ -142,6 +145,7 @@ def test_whatever_step_it_is_in_a_vm_that_its_owner_deletes_is_over(world: World
         assert world.state(server_id) == "deleted"
 
 
+@pytest.mark.databases("sqlite", "mariadb", "postgresql")
 def test_a_restart_of_the_manager_between_any_two_steps(world: World, server_id: str) -> None:
     end = world.row(server_id).ends_at
     assert end is not None
@@ -155,7 +159,6 @@ def test_a_restart_of_the_manager_between_any_two_steps(world: World, server_id:
     assert_ended_once(world, server_id)
 
 
-@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("calls", range(1, 14))
 def test_a_process_killed_in_the_middle_of_a_step(world: World, server_id: str, calls: int) -> None:
     """The answer to its Nth request never reaches it, nor does it write anything after that.

@@ -157,6 +157,7 @@ def test_strangers_change_nothing(world: World, server_id: str) -> None:
     assert ends_at(world, server_id) == end
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("date", "code"),
     [
@@ -182,6 +183,7 @@ def test_dates_that_are_none_are_refused_and_lose_nothing(
 FAR = "2099-01-01 00:00"
 
 
+@pytest.mark.databases("sqlite", "mariadb")
 @pytest.mark.parametrize(
     "values",
     [
@@ -306,6 +308,7 @@ def test_an_extension_between_intent_and_call_stops_the_call(world: World, serve
         claims.write(connection, claimed, progress={"irreversible": True})
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("server", "code", "says"),
     [

@@ -137,6 +137,7 @@ def test_a_damaged_lease_is_mended_within_a_minute(
     ],
     ids=str,
 )
+@pytest.mark.databases("sqlite", "mariadb")
 @pytest.mark.parametrize("event_type", ["start_lease", "end_lease", "before_end_lease"])
 def test_damaged_events_are_mended_by_the_next_reconciliation(
     world: World, server_id: str, event_type: str, damage: dict[str, Any]
