@@ -145,6 +145,16 @@ class Sandbox:
         self.stop(service)
         self.start(service)
 
+    def wait_for_workers(self) -> None:
+        """Wait until all that run take work from the broker, as they do some time after it starts.
+
+        What they are sent earlier is lost, when the broker has been away.
+        """
+        with self._locked():
+            state = self._state()
+            entries = table(self.files, state).values()
+            self._wait([e for e in entries if e.queue and self.supervisor.main_pid(e.name)], state)
+
     def configure(self, settings: Iterable[str | Setting]) -> None:
         """Write blazar.conf anew, with these settings and no earlier ones.
 
