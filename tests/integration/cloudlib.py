@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextvars
 import datetime
 import email
@@ -135,6 +136,36 @@ class Account:
         )
 
 
+class Turns:
+    """A lock that is given to those who wait for it in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: collections.deque[object] = collections.deque()
+
+    def take(self, within: float) -> bool:
+        """Take a turn; returns False if others had theirs for so many seconds."""
+        me = object()
+        with self._changed:
+            self._queue.append(me)
+            if self._changed.wait_for(lambda: self._queue[0] is me, within):
+                return True
+            self._queue.remove(me)
+            return False
+
+    def give_back(self) -> None:
+        """Let the next one have theirs."""
+        with self._changed:
+            self._queue.popleft()
+            self._changed.notify_all()
+
+    def __enter__(self) -> None:
+        assert self.take(within=600), "it never was this scenario's turn"
+
+    def __exit__(self, *exception: object) -> None:
+        self.give_back()
+
+
 class Cloud:
     """A sandbox that runs."""
 
@@ -146,8 +177,8 @@ class Cloud:
         self.bob = Account(self, "bob", "beta", domain="partners")
         #: How long each VM's lease took to appear once the VM was ACTIVE, in seconds.
         self.latencies: dict[str, float] = {}
-        #: For scenarios that stop, kill or reconfigure services: one of them at a time.
-        self.faults = threading.Lock()
+        #: For scenarios that break what others rely on.
+        self.turns = Turns()
         self._services = threading.Lock()
         self._boots = threading.Semaphore(_BOOTS)
         self._flavor = self.admin.get("compute", "/flavors")["flavors"][0]["id"]
@@ -181,22 +212,17 @@ class Cloud:
 
     # VMs
 
-    def boot(
-        self, name: str, owner: Account | None = None, *, adopted: bool = True, **values: Any
-    ) -> Vm:
-        """Boot a VM, of Alice's unless said otherwise.
+    def boot(self, name: str, owner: Account | None = None, *, patience: float = 15) -> Vm:
+        """Boot a VM, of Alice's unless said otherwise, and wait until its owner sees its lease.
 
-        :param adopted: wait until it is ACTIVE and its owner sees its lease.
-        :param values: put into the request: ``flavorRef`` and its like.
+        :param patience: seconds for the lease to appear once the VM is ACTIVE.
         """
-        owner = owner or self.alice
-        vm = self.ask_for_vm(name, owner, **values)
-        if adopted:
-            with self._boots:
-                vm.wait_for_status("ACTIVE")
-                watch = Stopwatch()
-                wait_for(f"the lease of server {vm.id}", vm.lease_in_list, 15, every=0.2)
-                self.latencies[vm.id] = watch.read()
+        with self._boots:
+            vm = self.ask_for_vm(name, owner or self.alice)
+            vm.wait_for_status("ACTIVE", 60)
+            watch = Stopwatch()
+            wait_for(f"the lease of {vm}", vm.lease_in_list, patience, every=0.2)
+            self.latencies[vm.id] = watch.read()
         return vm
 
     def ask_for_vm(self, name: str, owner: Account, **values: Any) -> Vm:
@@ -436,6 +462,16 @@ class Vm:
                 )
             ]
 
+    def when(self, event: str) -> datetime.datetime:
+        """Say when an event of its history first was, which has to be there."""
+        h = history.c
+        with self.cloud.database.begin() as connection:
+            found = connection.scalar(
+                sa.select(sa.func.min(h.at)).where(h.server_id == self.id, h.event == event)
+            )
+        assert found is not None, f"no {event!r} in the history of {self}"
+        return found  # type: ignore[no-any-return]
+
     def events(self) -> list[str]:
         """Return the names of its history, oldest first."""
         return [event for event, _ in self.history()]
@@ -490,7 +526,8 @@ class Vm:
             return any(n.kind == "ended" and n.accepted_at for n in self.notices())
 
         wait_for(f"the end of {self}", told, within, after=self.ends_at, every=1, shown=self.events)
-        assert self.status is None, f"{self} is said to have ended, and is {self.status}"
+        # Nova shows it as DELETED for a moment, before it does not know it any more.
+        wait_for(f"Nova's 404 for {self}", lambda: self.server() is None, 10)
 
     def facts(self) -> str:
         """Describe all that is known of it, for who wants to know why a test failed."""

@@ -38,7 +38,7 @@ _TERMS = [
     "vmexpire_mail.timeout=3s",
 ]
 CALM = [*_TERMS, "virtual:vm.lease_duration=3m", "vmexpire_intake.reconcile_interval=20s"]
-ROUGH = [*_TERMS, "virtual:vm.lease_duration=2m"]
+ROUGH = [*_TERMS, "virtual:vm.lease_duration=2m", "vmexpire_intake.reconcile_interval=15s"]
 
 SETTINGS = {"calm": CALM, "rough": ROUGH}
 

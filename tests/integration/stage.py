@@ -13,6 +13,7 @@ import functools
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.integration import cloudlib, waiting
 from tests.integration.cloudlib import Cloud
 from tests.integration.waiting import Stopwatch
 from tools.sandbox import Sandbox, SandboxError, ports
+from tools.sandbox.schema import archive_path
 
 #: Lines of a log that a failure shows.
 _TAIL = 40
@@ -63,15 +65,14 @@ class Stage:
     def open(self, after: Stage | None = None) -> None:
         """Start the sandbox, and then all scenarios; returns at once.
 
-        :param after: a stage whose sandbox is to be up before: what each would install or make on
-            a fresh machine is made once.
+        :param after: another stage, which is left to make alone what is made once on a machine.
         """
         self._starter = threading.Thread(target=self._start, args=(after,), daemon=True)
         self._starter.start()
 
     def _start(self, after: Stage | None) -> None:
-        if after is not None:
-            after.cloud.exception()
+        while after and not (archive_path().exists() or after.cloud.done()):
+            time.sleep(1)
         watch = Stopwatch()
         try:
             self._bring_up()

@@ -29,7 +29,7 @@ def test_a_vm_lives_its_life(calm: Cloud) -> None:
 
     # It is nobody else's business.
     path = f"/leases/{lease['id']}"
-    assert calm.bob.get("reservation", "/leases")["leases"] == []
+    assert vm.lease_in_list(calm.bob) is None
     assert calm.bob.request("reservation", "GET", path).status == 403
     assert calm.bob.request("reservation", "DELETE", path).status == 403
 
@@ -114,3 +114,19 @@ def test_a_vm_that_does_not_run_ends_all_the_same(calm: Cloud, condition: str) -
     (image,) = images_of(calm, vm)
     assert (image["status"], image["owner"]) == ("active", calm.alice.project_id)
     assert vm.mails("ended")
+
+
+@pytest.mark.parametrize("condition", ["shelve", "rescue"])
+def test_a_vm_that_no_image_can_be_made_of_waits_for_an_operator(
+    calm: Cloud, condition: str
+) -> None:
+    """Nova makes none of a shelved VM, nor of one in rescue."""
+    status = {"shelve": "SHELVED_OFFLOADED", "rescue": "RESCUE"}[condition]
+    vm = calm.boot(f"condition {condition}")
+    vm.act(condition)
+    vm.wait_for_status(status, 60)
+    ends_at = vm.ends_at
+    failed = vm.wait_for_event("failed", 60, after=ends_at)
+    assert f"no image of a server in status {status}" in failed["reason"]
+    assert vm.row().state == "failed"
+    assert vm.status == status
