@@ -225,7 +225,12 @@ class MariaDB(_Server):
     def start(self) -> None:
         server = _find("mariadbd", "/usr/sbin", package="mariadb-server")
         install = _find("mariadb-install-db", package="mariadb-server")
-        common = ["--no-defaults", f"--datadir={self.directory / 'data'}"]
+        common = [
+            "--no-defaults",
+            f"--datadir={self.directory / 'data'}",
+            # A server that starts removes the temporary tables it finds, whosever they are.
+            f"--tmpdir={self.directory}",
+        ]
         if os.geteuid() == 0:
             common.append("--user=root")
         self._run([install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"])

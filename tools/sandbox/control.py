@@ -292,6 +292,7 @@ class Sandbox:
                 [
                     *("mariadb-install-db", "--no-defaults", f"--datadir={self.files.mariadb}"),
                     *("--skip-test-db", "--auth-root-authentication-method=normal", *user),
+                    f"--tmpdir={self.files.run}",
                 ],
             )
         self._launch([entry])

@@ -94,6 +94,8 @@ def _mariadb(files: Layout, state: State) -> Service:
         "/usr/sbin/mariadbd",
         "--no-defaults",
         f"--datadir={files.mariadb}",
+        # A server that starts removes the temporary tables it finds, whosever they are.
+        f"--tmpdir={files.run}",
         f"--bind-address={layout.ports.HOST}",
         f"--port={state.ports['mariadb']}",
         # Relative to the data directory: a socket's path must be short, and DIR need not be.
