@@ -69,7 +69,8 @@ class Ending:
             server = self._tools.cloud.nova.get(row.server_id)
         except errors.NotFound:
             return None
-        return None if server.status in adoption.GONE else server
+        # One that could be restored never becomes a 404 in time; any other is gone when it is one.
+        return None if server.status == adoption.SOFT_DELETED else server
 
     def _gone(self, row: Expiration) -> None:
         now = self._tools.clock()
