@@ -207,9 +207,9 @@ def test_a_vm_that_nova_shows_as_deleted_is_gone_when_nova_says_404(
     live_on(world)
     assert world.row(server_id).progress["irreversible"] is True
     shown = world.cloud.fault(SERVER, method="GET", rewrite=shown_as_deleted)
-    live_on(world)
+    world.live(world.clock.now() + timedelta(minutes=2))
     assert world.state(server_id) == "ending"
     shown.remove()
     world.cloud.compute.settle(server_id)
-    live_on(world)
+    world.live(world.clock.now() + timedelta(minutes=2))
     assert world.state(server_id) == "deleted"
