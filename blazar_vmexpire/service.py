@@ -27,6 +27,7 @@ LOG = logging.getLogger(__name__)
 #: Names of the chores' rows.
 RECONCILIATION = "reconciliation"
 AUDIT = "audit"
+THOROUGH_AUDIT = "thorough audit"
 
 
 def prepare(
@@ -65,7 +66,6 @@ def reconciliation_chore(tools: Tools) -> Chore:
 def reconcile(tools: Tools, chore: Chore) -> Result:
     """Reconcile once; ``chore`` is claimed and stays so for as long as it takes."""
     result = Reconciliation(tools, chore.renew).run(first=not chore.finished_before())
-    worker_service.audit(tools, thorough=True)
     LOG.info(
         "Reconciled: %d servers listed, %d taken in, %d to be looked at, %d busy, %d out of scope,"
         " %d not listed",
@@ -85,17 +85,20 @@ class Service:
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         options = tools.conf.vmexpire_worker
-        duties = [
-            Duty(
-                Chore(
-                    tools.database,
-                    tools.clock,
-                    AUDIT,
-                    interval=options.audit_interval,
-                    duration=options.claim_duration,
-                ),
-                lambda chore: worker_service.audit(tools),
+
+        def audit(name: str, interval: datetime.timedelta, *, thorough: bool) -> Duty:
+            chore = Chore(
+                tools.database,
+                tools.clock,
+                name,
+                interval=interval,
+                duration=options.claim_duration,
             )
+            return Duty(chore, lambda chore: worker_service.audit(tools, thorough=thorough))
+
+        duties = [
+            audit(AUDIT, options.audit_interval, thorough=False),
+            audit(THOROUGH_AUDIT, tools.conf.vmexpire_intake.reconcile_interval, thorough=True),
         ]
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))

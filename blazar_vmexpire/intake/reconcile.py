@@ -2,7 +2,7 @@
 """Comparing Nova's server list with the leases: the leg of intake that finds everything.
 
 One pass reads all pages. A page costs one read of our table; a VM that is known and unchanged costs
-nothing more. While two pages are compared the next one is already on its way. A listing that is not
+nothing more. While some pages are compared the next one is already on its way. A listing that is not
 complete (an error, a cell that is down, a page cut short) proves nothing about VMs that are not in
 it: they are looked at one by one only after a complete one, and only Nova's 404 counts.
 """
@@ -34,8 +34,8 @@ LOG = logging.getLogger(__name__)
 
 #: States whose VM a complete listing has to contain.
 _EXPECTED = (*sorted(lifecycle.LIVE), State.REVIVING, State.FAILED, State.EXEMPT)
-#: Pages compared at a time: while one waits for the database, the other uses the processor.
-_AT_ONCE = 2
+#: Pages compared at a time: while some wait for the database, another uses the processor.
+_AT_ONCE = 3
 #: How many VMs that a listing lacks are made due in one statement.
 _BATCH = 1000
 

@@ -73,7 +73,7 @@ def test_what_a_dead_manager_left_behind_is_mended_after_a_while_and_nobody_told
     [{"status": "error"}, {"status": "deleted"}, {"resource_id": "x"}, {"resource_type": "x"}],
     ids=str,
 )
-def test_a_damaged_reservation_is_mended_by_the_next_reconciliation(
+def test_a_damaged_reservation_is_mended_by_the_next_thorough_audit(
     world: World, server_id: str, damage: dict[str, Any]
 ) -> None:
     before = world.lease(server_id)
@@ -139,7 +139,7 @@ def test_a_damaged_lease_is_mended_within_a_minute(
 )
 @pytest.mark.databases("sqlite", "mariadb")
 @pytest.mark.parametrize("event_type", ["start_lease", "end_lease", "before_end_lease"])
-def test_damaged_events_are_mended_by_the_next_reconciliation(
+def test_damaged_events_are_mended_by_the_next_thorough_audit(
     world: World, server_id: str, event_type: str, damage: dict[str, Any]
 ) -> None:
     before = world.lease(server_id)

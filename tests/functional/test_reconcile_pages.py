@@ -69,7 +69,7 @@ def test_a_page_that_fails_leaves_those_before_it_in(harness: Harness) -> None:
 
 
 def test_who_lost_the_chore_gives_up(harness: Harness) -> None:
-    for _ in range(8):
+    for _ in range(20):
         harness.cloud.add_server()
 
     def lost() -> None:
@@ -77,4 +77,4 @@ def test_who_lost_the_chore_gives_up(harness: Harness) -> None:
 
     with pytest.raises(ClaimLost):
         Reconciliation(harness.plugin.service.tools, lost).run(first=False)
-    assert 2 <= _rows(harness)[0] <= 4, "what was under way was finished, the rest left"
+    assert 2 <= _rows(harness)[0] <= 8, "what was under way was finished, the rest left"
