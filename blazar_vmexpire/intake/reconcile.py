@@ -2,7 +2,7 @@
 """Comparing Nova's server list with the leases: the leg of intake that finds everything.
 
 One pass reads all pages. A page costs one read of our table; a VM that is known and unchanged costs
-nothing more. While some pages are compared the next one is already on its way. A listing that is not
+nothing more. While some pages are compared the next one is on its way. A listing that is not
 complete (an error, a cell that is down, a page cut short) proves nothing about VMs that are not in
 it: they are looked at one by one only after a complete one, and only Nova's 404 counts.
 """
