@@ -315,13 +315,6 @@ class Chore:
                 is not None
             )
 
-    def hasten(self) -> None:
-        """Make the chore due now."""
-        with self._database.begin() as connection:
-            connection.execute(
-                sa.update(chores).where(chores.c.name == self.name).values(next_at=self._clock())
-            )
-
     def _add(self, connection: sa.Connection, now: datetime.datetime) -> None:
         try:
             with connection.begin_nested():

@@ -731,14 +731,6 @@ def test_a_chore_that_went_wrong_is_not_finished(
     assert chore.finished_before()
 
 
-def test_a_chore_can_be_hastened(chore: Chore, clock: Clock) -> None:
-    chore.claim()
-    chore.finish()
-    assert not chore.claim()
-    chore.hasten()
-    assert chore.claim()
-
-
 def test_chores_do_not_get_in_each_others_way(
     database: Database, chore: Chore, clock: Clock
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import configparser
 import datetime
-import importlib.util
 import json
 import logging
 import pathlib
@@ -880,7 +879,6 @@ for name, answers in json.load(sys.stdin).items():
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("nova") is None, reason="Nova is not installed")
 def test_the_fake_speaks_as_nova_does(fake: FakeCloud, adapters: cloud.Cloud) -> None:
     for vm_state in ("active", "stopped", "error", "building"):
         fake.add_server(vm_state=vm_state, tags=["a"], metadata={"b": "c"})
