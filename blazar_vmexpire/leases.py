@@ -35,8 +35,7 @@ EVENTS: sa.Table = blazar_models.Event.__table__
 
 _ACTIVE = blazar_status.lease.ACTIVE
 _TERMINATED = blazar_status.lease.TERMINATED
-_START, _BEFORE_END, _END = "start_lease", "before_end_lease", "end_lease"
-_EVENT_TYPES = (_START, _BEFORE_END, _END)
+EVENT_TYPES = _START, _BEFORE_END, _END = "start_lease", "before_end_lease", "end_lease"
 _DONE = blazar_status.event.DONE
 _UNDONE = blazar_status.event.UNDONE
 
@@ -239,7 +238,7 @@ def mend(connection: sa.Connection, facts: Facts, wanted: Wanted, now: datetime.
     connection.execute(
         sa.delete(EVENTS).where(
             (EVENTS.c.lease_id == lease_id)
-            | EVENTS.c.id.in_([event_id(lease_id, event_type) for event_type in _EVENT_TYPES])
+            | EVENTS.c.id.in_([event_id(lease_id, event_type) for event_type in EVENT_TYPES])
         )
     )
     connection.execute(
@@ -276,7 +275,7 @@ def destroy(connection: sa.Connection, lease_ids: Iterable[str]) -> None:
     ids = list(lease_ids)
     if not ids:
         return
-    detached = [event_id(i, event_type) for i in ids for event_type in _EVENT_TYPES]
+    detached = [event_id(i, event_type) for i in ids for event_type in EVENT_TYPES]
     connection.execute(
         sa.delete(EVENTS).where(EVENTS.c.lease_id.in_(ids) | EVENTS.c.id.in_(detached))
     )
@@ -328,77 +327,6 @@ def page_of_ids(connection: sa.Connection, after: str, limit: int) -> list[str]:
             .limit(limit)
         )
     )
-
-
-Unsound = sa.Select[tuple[str]]
-"""Selects the ``server_id`` of VMs whose lease has to be looked at by :func:`faults`."""
-
-
-def unsound(expirations: sa.Table, states: Sequence[str]) -> Unsound:
-    """Select VMs whose lease is gone or is not what it has to be.
-
-    One statement over all VMs in these states. It compares what an owner can write, which shows in
-    ``leases`` itself, and what a dead manager leaves there; see :func:`unsound_parts` for the rest.
-    It may name a lease that is in transition only.
-    """
-    x, lease = expirations.c, LEASES.c
-    wrong = sa.or_(
-        lease.id.is_(None),
-        lease.status.is_(None),
-        lease.status != _ACTIVE,
-        lease.project_id.is_(None),
-        lease.project_id != x.project_id,
-        lease.user_id.is_(None),
-        lease.user_id != x.user_id,
-        lease.trust_id.is_not(None),
-        lease.end_date != x.ends_at,
-        lease.start_date > x.adopted_at,
-        lease.degraded.is_(sa.true()),
-    )
-    return (
-        sa.select(x.server_id)
-        .select_from(expirations.outerjoin(LEASES, lease.id == x.lease_id))
-        .where(x.state.in_(states), wrong)
-    )
-
-
-def unsound_parts(expirations: sa.Table, states: Sequence[str]) -> list[Unsound]:
-    """Select VMs whose lease lacks its reservation, or an event, or has another one.
-
-    Dearer than :func:`unsound`, and seldom of use: no owner can do this to a lease that stays
-    ACTIVE; something has written to Blazar's tables, or lost rows.
-    """
-    x, reservation, event = expirations.c, RESERVATIONS.c, EVENTS.c
-    live = expirations.join(LEASES, LEASES.c.id == x.lease_id)
-    right_reservation = sa.and_(
-        reservation.resource_type == RESOURCE_TYPE,
-        reservation.resource_id == x.server_id,
-        reservation.status == blazar_status.reservation.ACTIVE,
-    )
-    right_event = sa.or_(
-        (event.event_type == _START) & (event.status == _DONE),
-        (event.event_type == _BEFORE_END) & event.time.is_not(None),
-        (event.event_type == _END) & (event.status == _UNDONE) & (event.time == LEASES.c.end_date),
-    )
-
-    def lacking(table: sa.Table, right: sa.ColumnElement[bool], number: int) -> Unsound:
-        return (
-            sa.select(x.server_id)
-            .select_from(live.outerjoin(table, table.c.lease_id == x.lease_id))
-            .where(x.state.in_(states))
-            .group_by(x.server_id)
-            .having(
-                sa.or_(
-                    sa.func.count(sa.case((right, 1))) != number,
-                    sa.func.count(table.c.id) != number,
-                )
-            )
-        )
-
-    return [
-        lacking(RESERVATIONS, right_reservation, 1),
-        lacking(EVENTS, right_event, len(_EVENT_TYPES)),
-    ]
 
 
 def _compare_and_set(

@@ -17,7 +17,7 @@ from blazar_vmexpire.db import migration
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.intake import notifications
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
-from blazar_vmexpire.worker import service as worker_service
+from blazar_vmexpire.worker import auditing
 from blazar_vmexpire.worker.claims import Chore
 from blazar_vmexpire.worker.service import Duty, Worker
 from blazar_vmexpire.worker.tools import Tools, assemble
@@ -94,7 +94,7 @@ class Service:
                 interval=interval,
                 duration=options.claim_duration,
             )
-            return Duty(chore, lambda chore: worker_service.audit(tools, thorough=thorough))
+            return Duty(chore, lambda chore: auditing.audit(tools, thorough=thorough))
 
         duties = [
             audit(AUDIT, options.audit_interval, thorough=False),

@@ -8,13 +8,9 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
-import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import leases, lifecycle
 from blazar_vmexpire.db.api import Expiration
-from blazar_vmexpire.db.engine import retried
-from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.exceptions import ClaimLost
 from blazar_vmexpire.worker.claims import Chore, Claims
 from blazar_vmexpire.worker.steps import Steps
@@ -179,35 +175,3 @@ class Worker:
             LOG.exception("Cannot take a turn at %s", duty.chore.name)
         else:
             self.wake()
-
-
-def audit(tools: Tools, *, thorough: bool = False) -> int:
-    """Make every VM due whose lease is not what it has to be.
-
-    :param thorough: look at reservations and events, too.
-    :returns: how many.
-    """
-    states = sorted(lifecycle.LIVE)
-    questions = [leases.unsound(expirations, states)]
-    if thorough:
-        questions += leases.unsound_parts(expirations, states)
-
-    @retried
-    def look() -> set[str]:
-        with tools.database.begin() as connection:
-            found = {i for question in questions for i in connection.scalars(question)}
-            ordered = sorted(found)
-            for begin in range(0, len(ordered), 1000):
-                some = ordered[begin : begin + 1000]
-                # Those that failed a moment ago keep their back-off.
-                connection.execute(
-                    sa.update(expirations)
-                    .where(expirations.c.server_id.in_(some), expirations.c.attempts == 0)
-                    .values(next_at=tools.clock())
-                )
-        return found
-
-    found = look()
-    if found:
-        LOG.info("%d leases are not what they have to be: each is looked at", len(found))
-    return len(found)

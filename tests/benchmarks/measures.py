@@ -30,8 +30,7 @@ from blazar_vmexpire.db import blazar_indexes
 from blazar_vmexpire.db.models import chores, expirations
 from blazar_vmexpire.intake.reconcile import Result
 from blazar_vmexpire.leases import EVENTS, LEASES, RESERVATIONS
-from blazar_vmexpire.worker import claims
-from blazar_vmexpire.worker import service as worker_service
+from blazar_vmexpire.worker import auditing, claims
 from blazar_vmexpire.worker.tools import Tools, assemble
 
 #: How many rows a worker of :func:`work_off` claims at a time.
@@ -156,7 +155,7 @@ def audit(options: pathlib.Path, times: int) -> list[float]:
     seconds = []
     for _ in range(times):
         with _Stopwatch() as watch:
-            found = worker_service.audit(tools)
+            found = auditing.audit(tools)
         assert found == 0, f"{found} leases are damaged"
         seconds.append(watch.seconds)
     tools.database.engine.dispose()
