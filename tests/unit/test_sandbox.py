@@ -15,7 +15,7 @@ import time
 import pytest
 
 from tools import bootstrap
-from tools.sandbox import SandboxError, cli, config, layout, ports, schema, services
+from tools.sandbox import Sandbox, SandboxError, cli, config, layout, ports, schema, services
 from tools.sandbox.identity import ADMIN, ALICE, BOB
 from tools.sandbox.layout import Layout, State
 from tools.sandbox.processes import Supervisor
@@ -167,6 +167,7 @@ def test_blazar_has_the_sandbox_defaults_and_its_own_ports(files, state):
     assert (terms["scope"], terms["minimum_notice"], terms["quarantine"]) == ("all", "1m", "0")
     assert terms["reminders"] == ""
     assert terms["undeliverable_contact"]
+    assert parsed["vmexpire_brake"]["deletions_per_hour"] == "1000"
 
 
 def test_every_template_fills(files, state):
@@ -210,6 +211,29 @@ def test_every_port_has_a_service_and_every_api_a_port(files, state):
     assert set(ports.STANDARD_PORTS) <= set(entries)
     assert {name for name, entry in entries.items() if entry.http} <= set(state.ports)
     assert {"nova-compute1", "nova-compute2"} <= set(entries)
+
+
+def test_managers_and_workers_are_services_of_their_own(files, state):
+    state.managers, state.workers = 2, 3
+    entries = services.table(files, state)
+    managers = ["blazar-manager", "blazar-manager-2"]
+    workers = [f"blazar-vmexpire-worker-{number}" for number in (1, 2, 3)]
+    assert [name for name in entries if entries[name].stage == services.PLUGIN] == [
+        *managers,
+        *workers,
+    ]
+    for name in managers:
+        # One process' consumer must not be taken for the other's.
+        assert entries[name].queue == f"blazar.manager.{name}"
+        assert entries[name].env["OS_DEFAULT__HOST"] == name
+    assert all(entries[name].says for name in workers)
+
+
+@pytest.mark.parametrize(("managers", "workers"), [(0, 1), (1, -1)])
+def test_impossible_number_of_processes_is_refused(tmp_path, managers, workers):
+    with pytest.raises(SandboxError, match="at least 1 manager, 0 workers"):
+        Sandbox(tmp_path / "cloud").up(managers=managers, workers=workers)
+    assert not (tmp_path / "cloud").exists()
 
 
 # --- the directory ---
@@ -315,6 +339,14 @@ def test_service_ends_by_sigterm(supervisor):
     assert supervisor.stop(["one"]) == []
     assert supervisor.main_pid("one") is None
     assert supervisor.main_pid("two")
+
+
+def test_only_what_was_said_since_the_start_counts(supervisor):
+    start(supervisor, "one", "print('ready', flush=True)")
+    assert supervisor.has_said("one", "ready")
+    supervisor.kill(["one"])
+    supervisor.start("one", [sys.executable, "-c", "import time; time.sleep(60)"], {})
+    assert not supervisor.has_said("one", "ready")
 
 
 def test_service_that_will_not_end_is_killed(supervisor):

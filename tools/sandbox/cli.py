@@ -52,6 +52,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="GROUP.OPTION=VALUE",
         help="an option of blazar.conf, e.g. virtual:vm.lease_duration=5m; repeatable",
     )
+    up.add_argument(
+        "--managers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many blazar-managers, at least 1 (default %(default)s)",
+    )
+    up.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many blazar-vmexpire-workers beside them (default %(default)s)",
+    )
     down = command("down", "stop everything; the cloud's data stay for the next `up`")
     down.add_argument("--wipe", action="store_true", help="remove DIR, data and all")
     command("status", "what runs, on which port")
@@ -89,7 +103,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, sandbox: Sandbox, report: object) -> int:
     match arguments.command:
         case "up":
-            sandbox.up(arguments.port_offset, arguments.set)
+            sandbox.up(
+                arguments.port_offset,
+                arguments.set,
+                managers=arguments.managers,
+                workers=arguments.workers,
+            )
             print(f"ready: . {sandbox.files.directory}/openrc-alice")
         case "down":
             sandbox.down(arguments.wipe)
@@ -106,7 +125,7 @@ def _run(arguments: argparse.Namespace, sandbox: Sandbox, report: object) -> int
 def _print_status(sandbox: Sandbox) -> int:
     """A table; exit code 0 only if everything runs."""
     rows = sandbox.status()
-    line = "{:<16} {:>8}  {:<8} {:>6}  {}".format
+    line = "{:<24} {:>8}  {:<8} {:>6}  {}".format
     print(line("SERVICE", "PID", "STATE", "PORT", "LOG"))
     for row in rows:
         print(line(row.service, row.pid or "-", row.state, row.port or "-", str(row.log)))

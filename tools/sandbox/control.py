@@ -56,21 +56,35 @@ class Sandbox:
     # --- the whole ---
 
     def up(
-        self, port_offset: int = ports.DEFAULT_OFFSET, settings: Iterable[str | Setting] = ()
+        self,
+        port_offset: int = ports.DEFAULT_OFFSET,
+        settings: Iterable[str | Setting] = (),
+        *,
+        managers: int = 1,
+        workers: int = 0,
     ) -> None:
         """Start everything and return when servers can be made.
 
-        After a `down` without `wipe` it goes on with the same cloud; blazar.conf is written anew.
+        After a `down` without `wipe` it goes on with the same cloud; blazar.conf is written anew,
+        and there are as many managers and workers as are asked for now.
 
         port_offset: added to the services' standard ports
         settings: `GROUP.OPTION=VALUE`, put into blazar.conf
+        managers: how many blazar-managers; the plug-in works in each of them, unless
+            `vmexpire_worker.enabled` is set to false
+        workers: how many blazar-vmexpire-workers beside them
         """
+        if managers < 1 or workers < 0:
+            raise SandboxError(
+                f"{managers} managers and {workers} workers: it takes at least 1 manager, 0 workers"
+            )
         parsed = [parse_setting(s) if isinstance(s, str) else s for s in settings]
         service_ports = ports.service_ports(port_offset)
         self.files.claim()
         self._cancelled.clear()
         with self._locked():
             state = self._plan(port_offset, service_ports)
+            state = self.files.remember(state, managers=managers, workers=workers)
             ports.require_free(state.ports)
             try:
                 bootstrap.ensure(report=self.report)
@@ -275,7 +289,7 @@ class Sandbox:
         self._launch(cloud)
         self._wait([entry for entry in cloud if entry.http], state)
         self._launch(plugin)
-        self._wait([entry for entry in [*cloud, *plugin] if entry.queue], state)
+        self._wait([*(entry for entry in cloud if entry.queue), *plugin], state)
         seed.fill(self._session(state), state, PATIENCE)
         self.report("computes are up; flavor m1.tiny and image cirros are there")
         self.files.remember(state, phase="up", data=True)
@@ -324,7 +338,7 @@ class Sandbox:
                 self._require_alive(entry)
                 if self._works(entry, state):
                     waiting.remove(entry)
-                    self.report(f"{entry.name} answers")
+                    self.report(f"{entry.name} {'is at work' if entry.says else 'answers'}")
             if waiting and time.monotonic() > end:
                 raise SandboxError(self._complaint(waiting[0], "does not answer"))
             time.sleep(0.1 if waiting else 0)
@@ -334,6 +348,8 @@ class Sandbox:
             self.report(f"{', '.join(entry.name for entry in servers)}: taking work")
 
     def _works(self, entry: Service, state: State) -> bool:
+        if entry.says:
+            return self.supervisor.has_said(entry.name, entry.says)
         if not ports.is_listening(state.ports[entry.name]):
             return False
         return entry.http is None or rest.answers(layout.url(state, entry.name, entry.http))

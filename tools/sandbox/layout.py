@@ -49,6 +49,7 @@ STATE_DIRECTORIES = (
 class State:
     """DIR/sandbox.json: how the sandbox was made, and how far that came.
 
+    managers, workers: how many processes of blazar-manager, and of blazar-vmexpire-worker
     phase: `starting`, `up`, `stopping` or `down`: what the last command was about, and, when that
         command was killed, where.
     data: whether schemas, identity, flavor and image are complete, so that a next `up` goes on
@@ -58,6 +59,8 @@ class State:
     ports: dict[str, int]
     port_offset: int
     computes: int = 2
+    managers: int = 1
+    workers: int = 0
     phase: str = "starting"
     data: bool = False
 

@@ -60,6 +60,7 @@ class Supervisor:
         self.run = run
         self.log = log
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._log_begins: dict[str, int] = {}
 
     def environment(self, service: str, extra: Mapping[str, str]) -> dict[str, str]:
         """A small environment of its own: none of the caller's OS_*, proxy, Python variables."""
@@ -78,6 +79,7 @@ class Supervisor:
         """Start a service in a session of its own, its output appended to its log."""
         self.run.mkdir(parents=True, exist_ok=True)
         with self.log_file(service).open("ab") as log:
+            self._log_begins[service] = log.tell()
             child = subprocess.Popen(
                 argv,
                 env=self.environment(service, env),
@@ -91,6 +93,12 @@ class Supervisor:
         stat = _stat(child.pid)
         self._pid_file(service).write_text(f"{child.pid} {stat[1] if stat else 0}\n")
         return child.pid
+
+    def has_said(self, service: str, words: str) -> bool:
+        """Whether a service has `words` in its log since it was last started from here."""
+        with self.log_file(service).open("rb") as log:
+            log.seek(self._log_begins.get(service, 0))
+            return words.encode() in log.read()
 
     def log_file(self, service: str) -> Path:
         return self.log / f"{service}.log"

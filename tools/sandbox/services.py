@@ -27,6 +27,7 @@ class Service:
     argv, env: the command; the environment has what Supervisor.environment gives besides
     http: a path that answers once the service works; None if it speaks no HTTP
     queue: the RPC queue that has a consumer once the service works
+    says: what its log has once it works, of a service that has neither port nor queue
     grace: seconds it gets for ending by itself
     """
 
@@ -36,6 +37,7 @@ class Service:
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     http: str | None = None
     queue: str | None = None
+    says: str | None = None
     grace: float = 5.0
 
 
@@ -55,7 +57,8 @@ def table(files: Layout, state: State) -> dict[str, Service]:
         _wsgi("glance", "glance.wsgi.api", files, state),
         _wsgi("neutron", "neutron.wsgi.api", files, state),
         _wsgi("blazar-api", "blazar.wsgi.api", files, state),
-        _command("blazar-manager", "blazar.manager", str(files.blazar_conf), stage=PLUGIN),
+        *(_manager(number, files) for number in range(1, state.managers + 1)),
+        *(_worker(number, files) for number in range(1, state.workers + 1)),
     ]
     return {entry.name: entry for entry in entries}
 
@@ -76,6 +79,25 @@ def _command(name: str, queue: str, config: str, stage: str = CLOUD) -> Service:
     """A stock command that serves RPC."""
     argv = (*PYTHON, str(VENV / "bin" / name), "--config-file", config)
     return Service(name, stage, argv, queue=queue)
+
+
+def _manager(number: int, files: Layout) -> Service:
+    """A blazar-manager: blazar-manager, blazar-manager-2, ... share database and queue."""
+    stock = _command("blazar-manager", "blazar.manager", str(files.blazar_conf), stage=PLUGIN)
+    name = stock.name if number == 1 else f"{stock.name}-{number}"
+    # The option `host`, by oslo.config's environment: by it the queues of managers differ.
+    env = {"OS_DEFAULT__HOST": name}
+    return dataclasses.replace(stock, name=name, env=env, queue=f"blazar.manager.{name}")
+
+
+def _worker(number: int, files: Layout) -> Service:
+    """A blazar-vmexpire-worker: blazar-vmexpire-worker-1, blazar-vmexpire-worker-2, ..."""
+    stock = _command("blazar-vmexpire-worker", "", str(files.blazar_conf), stage=PLUGIN)
+    says = "The expiration of virtual machines is at work"
+    # It finishes the steps in hand, and each may wait for a service that does not answer.
+    return dataclasses.replace(
+        stock, name=f"{stock.name}-{number}", queue=None, says=says, grace=30.0
+    )
 
 
 def _helper(name: str, stage: str, script: str, *arguments: str) -> Service:
