@@ -1,0 +1,448 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every transition of the machine, made to happen; and none that it does not declare.
+
+The table holds one scenario for each ``(state, event)`` of :data:`lifecycle.MACHINE`;
+``test_the_table_is_the_machine`` names those that are missing. To add one, write a function with
+``@scenario(State.…, Event.…)``. It gets a VM that stands in that state (:data:`REACH` says how it
+got there) and makes the event happen as it would outside: by a request, a date, a fault, an option.
+
+Which transition that was is not the scenario's to say. The database's own journal has to begin with
+the declared change of state, and the VM's history has to name the event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from blazar.context import BlazarContext
+
+from blazar_vmexpire import lifecycle
+from blazar_vmexpire.lifecycle import MACHINE, Event, State
+from tests.functional.journal import Change, Journal
+from tests.functional.manage import Manage
+from tests.functional.world import World
+
+pytestmark = [
+    pytest.mark.databases("sqlite"),
+    pytest.mark.options(
+        {
+            "virtual:vm": {"quarantine": "7d"},
+            "vmexpire_worker": {"retry_max_interval": "20s", "max_attempts": 2},
+        }
+    ),
+]
+
+ACTION = r"/compute/v2.1/servers/[^/]+/action"
+SERVER = r"/compute/v2.1/servers/[^/]+$"
+
+DECLARED = {(State(start), Event(event)): State(end) for start, event, end in MACHINE}
+
+#: What the history says of an event.
+EVIDENCE = {
+    Event.ADOPT: "adopted",
+    Event.NOTICE: "notice_accepted",
+    Event.EXTEND: "extended",
+    Event.QUARANTINE: "quarantine_begun",
+    Event.END: "end_begun",
+    Event.REVIVED: "revived",
+    Event.EXEMPT: "exempt",
+    Event.VANISH: "vanished",
+    Event.REAPPEAR: "reappeared",
+    Event.GONE: "deleted",
+    Event.FAIL: "failed",
+    Event.RETRY: "retried",
+}
+
+
+@dataclasses.dataclass
+class Stage:
+    """A world, and what an operator has in hand."""
+
+    world: World
+    manage: Manage
+    database_url: str
+
+    def set(self, **options: Any) -> None:
+        """Change options of ``[virtual:vm]``; durations as timedeltas."""
+        for name, value in options.items():
+            self.world.harness.conf.set_override(name, value, group="virtual:vm")
+
+    def end_of(self, server_id: str) -> datetime.datetime:
+        """Say when a VM's lease ends."""
+        ends_at = self.world.row(server_id).ends_at
+        assert ends_at is not None
+        return ends_at
+
+    def live(self, **duration: float) -> None:
+        """Let time pass, with all that happens meanwhile."""
+        self.world.live(self.world.clock.now() + timedelta(**duration))
+
+    def live_until_end(self, server_id: str, **before: float) -> None:
+        """Let time pass until so long before a VM's end."""
+        self.world.live(self.end_of(server_id) - timedelta(**before))
+
+    def extend(self, server_id: str, days: int = 30) -> None:
+        """Have its owner move a VM's end."""
+        end = lifecycle.floor_minute(self.world.clock.now()) + timedelta(days=days)
+        answer = self.world.update(server_id, end_date=end)
+        assert answer.status_code == 200, answer.json
+
+    def exclude(self) -> None:
+        """Have an operator exclude the VM's project."""
+        self.set(excluded_projects=[self.world.alpha])
+
+    def gone(self, server_id: str) -> None:
+        """Have the VM deleted in Nova by somebody else, and a notification say so."""
+        self.world.cloud.compute.vanish(server_id)
+        self.world.see(server_id)
+
+
+Scenario = Callable[[Stage, str], None]
+
+TABLE: dict[tuple[State, Event], Scenario] = {}
+REACH: dict[State, Callable[[Stage], str]] = {}
+#: How a scenario's VM gets to its state, where the usual way is not the one.
+BEGIN: dict[tuple[State, Event], Callable[[Stage], str]] = {}
+
+
+def reach(state: State) -> Callable[[Callable[[Stage], str]], Callable[[Stage], str]]:
+    """Register the usual way to a state."""
+
+    def register(way: Callable[[Stage], str]) -> Callable[[Stage], str]:
+        REACH[state] = way
+        return way
+
+    return register
+
+
+def scenario(
+    state: State, event: Event, begin: Callable[[Stage], str] | None = None
+) -> Callable[[Scenario], Scenario]:
+    """Register what makes an event happen in a state."""
+
+    def register(act: Scenario) -> Scenario:
+        assert (state, event) not in TABLE, f"two scenarios for {state}, {event}"
+        TABLE[state, event] = act
+        BEGIN[state, event] = begin or REACH[state]
+        return act
+
+    return register
+
+
+# How a VM gets to each state ----------------------------------------------------------------------
+
+
+@reach(State.SEEN)
+def seen(stage: Stage) -> str:
+    """Nova spoke of it, and builds it."""
+    server_id = stage.world.boot(vm_state="building")
+    stage.world.see(server_id)
+    return server_id
+
+
+@reach(State.ACTIVE)
+def active(stage: Stage) -> str:
+    """It was taken in, forty days ago."""
+    server_id = stage.world.adopt()
+    stage.live(days=40)
+    return server_id
+
+
+@reach(State.NOTICED)
+def noticed(stage: Stage) -> str:
+    """Its owner was told ten days before the end."""
+    server_id = stage.world.adopt()
+    stage.live_until_end(server_id, days=8)
+    return server_id
+
+
+@reach(State.QUARANTINED)
+def quarantined(stage: Stage) -> str:
+    """Seven days before the end it was locked and stopped."""
+    server_id = stage.world.adopt()
+    stage.live_until_end(server_id, days=6)
+    return server_id
+
+
+@reach(State.ENDING)
+def ending(stage: Stage) -> str:
+    """Its image is being made."""
+    stage.set(on_end_action="snapshot")
+    stage.world.cloud.image.reads = None
+    server_id = stage.world.adopt()
+    stage.live_until_end(server_id, minutes=-5)
+    return server_id
+
+
+@reach(State.REVIVING)
+def reviving(stage: Stage) -> str:
+    """It was extended in quarantine, a moment ago."""
+    server_id = quarantined(stage)
+    stage.extend(server_id, days=20)
+    return server_id
+
+
+@reach(State.EXEMPT)
+def exempt(stage: Stage) -> str:
+    """Its project was excluded."""
+    server_id = stage.world.adopt()
+    stage.exclude()
+    stage.live(hours=1)
+    return server_id
+
+
+@reach(State.VANISHED)
+def vanished(stage: Stage) -> str:
+    """Nova answered 404, once."""
+    server_id = active(stage)
+    text = f"Instance {server_id} could not be found."
+    stage.world.cloud.fault(SERVER, method="GET", times=1, status=404, message=text)
+    stage.world.see(server_id)
+    return server_id
+
+
+@reach(State.FAILED)
+def failed(stage: Stage) -> str:
+    """Nova would not lock it, for its quarantine."""
+    fault = stage.world.cloud.fault(ACTION, status=403, message="Policy doesn't allow it")
+    server_id = quarantined(stage)
+    fault.remove()
+    return server_id
+
+
+@reach(State.DELETED)
+def deleted(stage: Stage) -> str:
+    """Its owner deleted it; Nova would still have it for a while."""
+    server_id = stage.world.adopt()
+    stage.world.cloud.compute.vms[server_id].vm_state = "soft-delete"
+    stage.world.see(server_id)
+    stage.live(minutes=1)
+    return server_id
+
+
+def at_rest_in_quarantine(stage: Stage) -> str:
+    """In quarantine, which had nothing to do: somebody else had locked and stopped the VM."""
+    server_id = stage.world.adopt()
+    vm = stage.world.cloud.compute.vms[server_id]
+    vm.locked, vm.vm_state = True, "stopped"
+    stage.live_until_end(server_id, days=6)
+    return server_id
+
+
+def noticed_without_quarantine(stage: Stage) -> str:
+    """It runs until its end, and there is a second notice."""
+    stage.set(quarantine=timedelta(0))
+    return noticed(stage)
+
+
+def noticed_at_its_end(stage: Stage) -> str:
+    """A minute before its end, without a quarantine."""
+    stage.set(quarantine=timedelta(0))
+    server_id = stage.world.adopt()
+    stage.live_until_end(server_id, minutes=1)
+    return server_id
+
+
+def end_begun(stage: Stage) -> str:
+    """Its lease is over, and nothing has been done to it yet."""
+    server_id = noticed_at_its_end(stage)
+    stage.world.clock.advance(minutes=1)
+    for _ in range(10):
+        if stage.world.state(server_id) == State.ENDING:
+            break
+        stage.world.harness.plugin.service.worker.work_off(1)
+    return server_id
+
+
+def failed_untouched(stage: Stage) -> str:
+    """Its disk is a volume, of which no image is made."""
+    stage.set(quarantine=timedelta(0), on_end_action="snapshot")
+    server_id = stage.world.adopt(image_id=None)
+    stage.live_until_end(server_id, minutes=-5)
+    return server_id
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+@scenario(State.SEEN, Event.ADOPT)
+def _(stage: Stage, server_id: str) -> None:
+    stage.world.cloud.compute.vms[server_id].vm_state = "active"
+    stage.live(minutes=6)
+
+
+@scenario(State.DELETED, Event.ADOPT)
+def _(stage: Stage, server_id: str) -> None:
+    stage.world.cloud.compute.vms[server_id].vm_state = "active"
+    stage.world.see(server_id)
+
+
+@scenario(State.EXEMPT, Event.ADOPT)
+def _(stage: Stage, server_id: str) -> None:
+    stage.set(excluded_projects=[])
+    stage.live(hours=1)
+
+
+@scenario(State.ACTIVE, Event.NOTICE)
+def _(stage: Stage, server_id: str) -> None:
+    stage.live_until_end(server_id, days=9)
+
+
+@scenario(State.NOTICED, Event.NOTICE, noticed_without_quarantine)
+@scenario(State.QUARANTINED, Event.NOTICE)
+def _(stage: Stage, server_id: str) -> None:
+    stage.live_until_end(server_id, days=1)
+
+
+@scenario(State.ACTIVE, Event.EXTEND)
+@scenario(State.NOTICED, Event.EXTEND)
+@scenario(State.QUARANTINED, Event.EXTEND)
+@scenario(State.VANISHED, Event.EXTEND)
+@scenario(State.REVIVING, Event.EXTEND)
+@scenario(State.FAILED, Event.EXTEND)
+def _(stage: Stage, server_id: str) -> None:
+    stage.extend(server_id)
+
+
+@scenario(State.ENDING, Event.EXTEND)
+def _(stage: Stage, server_id: str) -> None:
+    """Blazar had read the lease a moment before it was closed."""
+    world = stage.world
+    reservation = world.lease(server_id).reservations[0].id
+    begun = world.lease(server_id).start_date
+    end = lifecycle.floor_minute(world.clock.now()) + timedelta(days=30)
+    with BlazarContext(user_id=world.alice, project_id=world.alpha, roles=["member"]):
+        world.harness.plugin.update_reservation(reservation, {"start_date": begun, "end_date": end})
+
+
+@scenario(State.NOTICED, Event.QUARANTINE)
+def _(stage: Stage, server_id: str) -> None:
+    stage.live_until_end(server_id, days=7)
+
+
+@scenario(State.NOTICED, Event.END, noticed_at_its_end)
+@scenario(State.QUARANTINED, Event.END)
+def _(stage: Stage, server_id: str) -> None:
+    stage.live_until_end(server_id)
+
+
+@scenario(State.REVIVING, Event.REVIVED)
+def _(stage: Stage, server_id: str) -> None:
+    stage.live(minutes=1)
+
+
+@scenario(State.ACTIVE, Event.EXEMPT)
+@scenario(State.NOTICED, Event.EXEMPT)
+@scenario(State.QUARANTINED, Event.EXEMPT, at_rest_in_quarantine)
+@scenario(State.ENDING, Event.EXEMPT, end_begun)
+@scenario(State.FAILED, Event.EXEMPT, failed_untouched)
+def _(stage: Stage, server_id: str) -> None:
+    stage.exclude()
+    stage.world.see(server_id)
+    stage.live(hours=1)
+
+
+@scenario(State.ACTIVE, Event.VANISH)
+@scenario(State.NOTICED, Event.VANISH)
+@scenario(State.QUARANTINED, Event.VANISH)
+@scenario(State.REVIVING, Event.VANISH)
+@scenario(State.FAILED, Event.VANISH)
+@scenario(State.EXEMPT, Event.VANISH)
+@scenario(State.ENDING, Event.GONE)
+def _(stage: Stage, server_id: str) -> None:
+    stage.gone(server_id)
+
+
+@scenario(State.VANISHED, Event.REAPPEAR)
+def _(stage: Stage, server_id: str) -> None:
+    stage.live(minutes=1)
+
+
+@scenario(State.VANISHED, Event.GONE)
+def _(stage: Stage, server_id: str) -> None:
+    stage.gone(server_id)
+    stage.live(minutes=1)
+
+
+@scenario(State.ACTIVE, Event.FAIL)
+@scenario(State.NOTICED, Event.FAIL)
+@scenario(State.QUARANTINED, Event.FAIL)
+def _(stage: Stage, server_id: str) -> None:
+    stage.world.cloud.fault(SERVER, status=403, message="Policy doesn't allow it")
+    stage.world.see(server_id)
+    stage.live(minutes=5)
+
+
+@scenario(State.ENDING, Event.FAIL)
+def _(stage: Stage, server_id: str) -> None:
+    """Nova drops three images one after the other."""
+    for _ in range(3):
+        for image_id in list(stage.world.cloud.image.images):
+            stage.world.cloud.image.fail(image_id)
+        stage.live(minutes=2)
+
+
+@scenario(State.REVIVING, Event.FAIL)
+def _(stage: Stage, server_id: str) -> None:
+    stage.world.cloud.fault(ACTION, status=403, message="Policy doesn't allow it")
+    stage.live(minutes=5)
+
+
+@scenario(State.FAILED, Event.RETRY)
+def _(stage: Stage, server_id: str) -> None:
+    done = stage.manage(stage.database_url, "failed", "retry", server_id)
+    assert done.returncode == 0, done.stderr
+
+
+# What is checked ----------------------------------------------------------------------------------
+
+
+def test_the_table_is_the_machine() -> None:
+    lacking = sorted(
+        f"@scenario(State.{s.name}, Event.{e.name})" for s, e in DECLARED.keys() - TABLE
+    )
+    assert not lacking, f"declared in lifecycle.py, not tried here: {', '.join(lacking)}"
+    extra = sorted(f"State.{s.name}, Event.{e.name}" for s, e in TABLE.keys() - DECLARED)
+    assert not extra, f"tried here, not declared in lifecycle.py: {', '.join(extra)}"
+    assert not EVIDENCE.keys() ^ set(Event), (
+        "EVIDENCE has to say what the history says of each event"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "event"), sorted(TABLE), ids=[f"{s}-{e}" for s, e in sorted(TABLE)]
+)
+def test_transition(
+    world: World, manage: Manage, database_url: str, state: State, event: Event
+) -> None:
+    journal = Journal(world.harness.database)
+    stage = Stage(world, manage, database_url)
+    server_id = BEGIN[state, event](stage)
+    assert world.state(server_id) == state, "the scenario does not begin where it should"
+    before, known = journal.of(server_id), len(world.events(server_id))
+
+    TABLE[state, event](stage, server_id)
+
+    end = DECLARED[state, event]
+    changes = journal.of(server_id)[len(before) :]
+    if state == end:
+        assert not changes
+    else:
+        assert changes[:1] == [Change(state, end)]
+    assert EVIDENCE[event] in world.events(server_id)[known:]
+    assert journal.all() <= {Change(s, e) for (s, _), e in DECLARED.items()}
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_no_event_leads_anywhere_that_is_not_declared(state: State) -> None:
+    for event in Event:
+        if (state, event) in DECLARED:
+            assert lifecycle.after(state, event) == DECLARED[state, event]
+        else:
+            with pytest.raises(lifecycle.UndeclaredTransition, match=f"{event}.*{state}"):
+                lifecycle.after(state, event)
