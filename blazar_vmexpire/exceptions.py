@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 
 class ConfigError(Exception):
     """An option is wrong, or two options contradict each other: the service must not start."""
@@ -14,6 +16,18 @@ class ClaimLost(Exception):
 
 class LeaseBusy(Exception):
     """The lease cannot be changed at this moment: Blazar, or a reader of it, is at work on it."""
+
+
+class Braked(Exception):
+    """The brake holds back what would have been done next.
+
+    :param reason: why, for the log.
+    :param until: when to ask again, naive UTC.
+    """
+
+    def __init__(self, reason: str, until: datetime.datetime) -> None:
+        super().__init__(f"{reason}; it waits until {until:%Y-%m-%d %H:%M:%S} UTC at least")
+        self.until = until
 
 
 class ActionFailed(Exception):

@@ -64,6 +64,7 @@ class Event(enum.StrEnum):
     GONE = "gone"
     FAIL = "fail"
     RETRY = "retry"
+    POSTPONE = "postpone"
 
 
 #: States in which a VM has a live lease whose clock runs.
@@ -89,6 +90,7 @@ def _declare() -> machines.FiniteMachine:
     allow(Event.EXTEND, State.REVIVING, *_UNDOABLE)
     allow(Event.QUARANTINE, State.QUARANTINED, State.NOTICED)
     allow(Event.END, State.ENDING, State.NOTICED, State.QUARANTINED)
+    allow(Event.POSTPONE, State.NOTICED, State.ENDING)
     allow(Event.REVIVED, State.ACTIVE, State.REVIVING)
     allow(Event.EXEMPT, State.EXEMPT, *LIVE, State.ENDING, State.FAILED)
     allow(Event.VANISH, State.VANISHED, *LIVE, State.REVIVING, State.FAILED, State.EXEMPT)

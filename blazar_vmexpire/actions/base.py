@@ -41,6 +41,7 @@ class Ledger(Protocol):
         :param undo: what an extension has to undo, added to what is there.
         :raises blazar_vmexpire.exceptions.ClaimLost: when the VM was extended meanwhile, or taken
             over: the call that this is the intent of must not be made.
+        :raises blazar_vmexpire.exceptions.Braked: nor must it be when the brake holds it back.
         """
 
 
@@ -95,6 +96,7 @@ class Job:
         """Commit what is about to be done. To be called right before a call that changes something.
 
         :raises blazar_vmexpire.exceptions.ClaimLost: it must not be done.
+        :raises blazar_vmexpire.exceptions.Braked: it must not be done now.
         """
         self.notes |= {"step": step, "step_since": self.now.isoformat(), **notes}
         self.ledger(self.notes, irreversible=irreversible, undo=undo)
@@ -130,6 +132,8 @@ class Action(abc.ABC):
 
     before_end: ClassVar[bool] = False
     """Whether it can be a ``before_end_action``."""
+    paced: ClassVar[bool] = True
+    """Whether the brake limits how many ends with this action are begun in an hour."""
     on_end: ClassVar[bool] = False
     """Whether it can be an ``on_end_action``."""
 

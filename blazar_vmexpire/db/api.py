@@ -43,6 +43,9 @@ class Expiration:
     claimed_until: datetime.datetime | None
     progress: Mapping[str, Any]
     last_error: str | None
+    waiting_since: datetime.datetime | None
+    deletion_told_at: datetime.datetime | None
+    unexplained_at: datetime.datetime | None
 
     @classmethod
     def of(cls, row: sa.Row[Any]) -> Expiration:

@@ -57,6 +57,13 @@ expirations = sa.Table(
     # What the current step has begun and found, as JSON; see blazar_vmexpire.worker.progress.
     sa.Column("progress", sa.Text, nullable=False, default="{}"),
     sa.Column("last_error", sa.Text),
+    # The end it had when it first had to wait for its turn, because more ended than the brake's
+    # pace allows; NULL: it does not wait.
+    sa.Column("waiting_since", Moment),
+    # When Nova notified that it was deleted: then nobody wonders that it is gone.
+    sa.Column("deletion_told_at", Moment),
+    # When it was found gone with nothing to explain it, until that is settled.
+    sa.Column("unexplained_at", Moment),
     sa.Index("ix_vm_expirations_next_at", "next_at"),
     sa.Index("ix_vm_expirations_claimed_by", "claimed_by"),
     sa.Index("ix_vm_expirations_state", "state", "server_id"),
@@ -122,5 +129,40 @@ chores = sa.Table(
     # When it last came to its end without an error; NULL: never.
     sa.Column("last_finished_at", Moment),
     sa.Column("last_error", sa.Text),
+    **_MYSQL,
+)
+
+#: One row for each end that was begun, and for each call that cannot be undone: what the brake
+#: counts. Only the last hour matters.
+passes = sa.Table(
+    "vm_expiration_passes",
+    metadata,
+    sa.Column("id", Counter, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("server_id", sa.String(36), nullable=False),
+    sa.Column("at", Moment, nullable=False),
+    sa.Index("ix_vm_expiration_passes_kind_at", "kind", "at"),
+    **_MYSQL,
+)
+
+#: The brake, one row: who holds it decides alone how many may go.
+brake = sa.Table(
+    "vm_expiration_brake",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    # NULL: not tripped.
+    sa.Column("tripped_at", Moment),
+    sa.Column("tripped_by", sa.String(255)),
+    sa.Column("reason", sa.Text),
+    # What would have gone, as JSON.
+    sa.Column("details", sa.Text, nullable=False, default="{}"),
+    # When the mail server took the operator's mail about it.
+    sa.Column("told_at", Moment),
+    sa.Column("released_at", Moment),
+    sa.Column("released_by", sa.String(255)),
+    sa.Column("release_reason", sa.Text),
+    # What the administrator who released it has accepted: it trips again beyond that only.
+    sa.Column("tolerated_waiting", sa.Integer, nullable=False, default=0),
+    sa.Column("tolerated_vanished", sa.Integer, nullable=False, default=0),
     **_MYSQL,
 )

@@ -16,8 +16,10 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.exceptions import ActionFailed
 from blazar_vmexpire.lifecycle import Event
-from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker import claims, transitions
+from blazar_vmexpire.worker.case import read
 from blazar_vmexpire.worker.jobs import Jobs
+from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
@@ -27,13 +29,24 @@ LOG = logging.getLogger(__name__)
 _AGAIN = datetime.timedelta(seconds=5)
 
 
+def begun(row: Expiration, terms: lifecycle.Terms) -> dict[str, Any]:
+    """Say what the row holds from the moment its end begins."""
+    progress = {key: value for key, value in row.progress.items() if key != "transition"}
+    return {
+        "state": lifecycle.after(row.state, Event.END).value,
+        "progress": {**progress, "end": {"action": terms.on_end_action}},
+        "waiting_since": None,
+    }
+
+
 class Ending:
     """The step of a VM in state ``ending``."""
 
-    def __init__(self, tools: Tools, telling: Telling, jobs: Jobs) -> None:
+    def __init__(self, tools: Tools, telling: Telling, jobs: Jobs, keeping: Keeping) -> None:
         self._tools = tools
         self._telling = telling
         self._jobs = jobs
+        self._keeping = keeping
 
     def __call__(self, row: Expiration) -> None:
         """Do the next step of the action, or, when the VM is gone, say so and close the row.
@@ -51,6 +64,11 @@ class Ending:
                 "install it again, or delete the VM by hand",
             )
         action = self._tools.actions[notes["action"]]
+        if "step" not in notes:
+            if not adoption.settled(server):
+                self._give_back(row, server)
+                return
+            action.check(server)
         outcome, progress = self._jobs.advance(row, server, action, "end", notes)
         # An action that is Done without the VM being gone is looked at again until it is.
         delay = outcome.delay if isinstance(outcome, Wait) else _AGAIN
@@ -63,6 +81,18 @@ class Ending:
                 attempts=0,
                 last_error=None,
             )
+
+    def _give_back(self, row: Expiration, server: Server) -> None:
+        """Put the end off, of which nothing was done yet: the VM is busy or broken."""
+        case = read(self._tools, row)
+        grace = self._tools.conf.vmexpire_worker.blazar_grace
+        if transitions.wait_if_needed(self._tools.database, row, case.facts, case.now, grace):
+            return
+        state = lifecycle.after(row.state, Event.POSTPONE)
+        if row.progress.get("quarantine"):
+            state = lifecycle.after(state, Event.QUARANTINE)
+        progress = {key: value for key, value in row.progress.items() if key != "end"}
+        self._keeping.put_off_busy(case, server, state=state.value, progress=progress)
 
     def _look(self, row: Expiration) -> Server | None:
         try:

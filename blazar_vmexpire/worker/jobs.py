@@ -44,12 +44,17 @@ class Jobs:
             irreversible: bool | None = None,
             undo: Mapping[str, Any] | None = None,
         ) -> None:
+            repeated = bool(progress.get("irreversible"))
             progress[place] = dict(notes)
             if irreversible is not None:
                 progress["irreversible"] = irreversible
             if undo:
                 progress["undo"] = {**progress.get("undo", {}), **undo}
             with tools.database.begin() as connection:
+                if irreversible:
+                    tools.brake.begin_deletion(
+                        connection, row.server_id, tools.clock(), repeated=repeated
+                    )
                 claims.write(connection, row, progress=progress)
 
         def report(event: str, **details: Any) -> None:

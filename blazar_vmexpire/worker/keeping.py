@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import adoption, leases
+from blazar_vmexpire import adoption, leases, lifecycle
+from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.worker import claims, transitions
@@ -18,6 +20,9 @@ from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
+
+#: Why an end is moved that has to wait, as the history and the log have it.
+PACED = "more servers end than may be deleted in an hour: it waits for its turn"
 
 
 class Keeping:
@@ -37,12 +42,9 @@ class Keeping:
         row, facts = case.row, case.facts
         wanted = self._wanted(case, row)
         grace = self._tools.conf.vmexpire_worker.blazar_grace
-        if facts is not None and facts.in_transition:
-            if not transitions.left_behind(row, facts, case.now, grace):
-                with self._tools.database.begin() as connection:
-                    transitions.wait(connection, row, facts, case.now, grace)
-                return True
-        elif facts is not None and not leases.faults(facts, wanted):
+        if transitions.wait_if_needed(self._tools.database, row, facts, case.now, grace):
+            return True
+        if facts is not None and not leases.faults(facts, wanted):
             return False
         self._put_back(case, wanted)
         return True
@@ -81,13 +83,54 @@ class Keeping:
             "; ".join(faults),
         )
 
-    def postpone(self, case: Case, new_end: datetime.datetime, reason: str) -> None:
-        """Move the end, visibly; a lease that is over already is reopened under its id."""
+    def wait_for_turn(self, case: Case, turn: datetime.datetime) -> None:
+        """Move the end because more VMs end than the brake's pace allows."""
+        self.postpone(case, turn, PACED, waiting_since=case.row.waiting_since or case.row.ends_at)
+
+    def put_off_busy(self, case: Case, server: Server, **columns: Any) -> None:
+        """Move the end of a VM that is busy or broken.
+
+        :param columns: what else is written to the VM's row.
+        """
+        doing = f", {server.task_state}" if server.task_state else ""
+        self.postpone(
+            case,
+            lifecycle.ceil_minute(
+                max(case.now, case.plan.ends_at)
+                + self._tools.conf.vmexpire_worker.busy_postponement
+            ),
+            f"the server is {server.status}{doing}: it is left alone until that is over",
+            **columns,
+        )
+
+    def postpone(
+        self,
+        case: Case,
+        new_end: datetime.datetime,
+        reason: str,
+        *,
+        waiting_since: datetime.datetime | None = None,
+        **columns: Any,
+    ) -> None:
+        """Move the end, visibly; a lease that is over already is reopened under its id.
+
+        :param waiting_since: the end it had when it first had to wait for its turn; None where it
+            does not.
+        :param columns: what else is written to the VM's row.
+        """
         row, facts, now = case.row, case.facts, case.now
         lease_id = leases.new_lease_id() if facts is None else facts.lease_id
         moved = dataclasses.replace(row, ends_at=new_end, lease_id=lease_id)
         with self._tools.database.begin() as connection:
-            claims.finish(connection, row, now, ends_at=new_end, lease_id=lease_id)
+            claims.finish(
+                connection,
+                row,
+                now,
+                ends_at=new_end,
+                lease_id=lease_id,
+                waiting_since=waiting_since,
+                **columns,
+            )
             self._write_lease(connection, facts, self._wanted(case, moved), now)
             db_api.record(
                 connection, row, "moved", now, old_end=row.ends_at, new_end=new_end, reason=reason

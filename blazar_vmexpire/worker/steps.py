@@ -14,13 +14,14 @@ from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
-from blazar_vmexpire.exceptions import ActionFailed, ClaimLost, LeaseBusy
+from blazar_vmexpire.exceptions import ActionFailed, Braked, ClaimLost, LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.claims import Claims
 from blazar_vmexpire.worker.ending import Ending
 from blazar_vmexpire.worker.exempting import Exempting
 from blazar_vmexpire.worker.jobs import Jobs
+from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.reviving import Reviving
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tending import Tending
@@ -46,13 +47,14 @@ class Steps:
         telling = Telling(tools)
         jobs = Jobs(tools)
         self._telling = telling
-        tending = Tending(tools, telling, jobs)
+        keeping = Keeping(tools, telling)
+        tending = Tending(tools, telling, jobs, keeping)
         self._steps: dict[State, Callable[[Expiration], None]] = {
             State.SEEN: self._look,
             State.ACTIVE: tending,
             State.NOTICED: tending,
             State.QUARANTINED: tending,
-            State.ENDING: Ending(tools, telling, jobs),
+            State.ENDING: Ending(tools, telling, jobs, keeping),
             State.REVIVING: Reviving(tools),
             State.VANISHED: self._make_sure,
             State.FAILED: self._rest,
@@ -72,6 +74,9 @@ class Steps:
         except LeaseBusy as busy:
             LOG.debug("Server %s waits: %s", row.server_id, busy)
             self._claims.release(row, self._tools.clock() + _SOON)
+        except Braked as braked:
+            LOG.info("Server %s waits: %s", row.server_id, braked)
+            self._claims.release(row, braked.until)
         except errors.NotFound as error:
             self._not_found(row, error)
         except (errors.Unavailable, errors.Conflict) as error:

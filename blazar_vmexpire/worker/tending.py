@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 from typing import Any
 
+import sqlalchemy as sa
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, leases, lifecycle
@@ -22,6 +23,7 @@ from blazar_vmexpire.exceptions import ActionFailed
 from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker import claims, quarantine
 from blazar_vmexpire.worker.case import Case, read
+from blazar_vmexpire.worker.ending import begun
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.telling import Telling
@@ -30,16 +32,18 @@ from blazar_vmexpire.worker.tools import Tools
 LOG = logging.getLogger(__name__)
 
 _SOON = datetime.timedelta(seconds=2)
+#: How often a VM whose quarantine the tripped brake holds back is looked at.
+_WHILE_TRIPPED = datetime.timedelta(minutes=5)
 
 
 class Tending:
     """The step of a VM in state ``active``, ``noticed`` or ``quarantined``."""
 
-    def __init__(self, tools: Tools, telling: Telling, jobs: Jobs) -> None:
+    def __init__(self, tools: Tools, telling: Telling, jobs: Jobs, keeping: Keeping) -> None:
         self._tools = tools
         self._telling = telling
         self._jobs = jobs
-        self._keeping = Keeping(tools, telling)
+        self._keeping = keeping
 
     def __call__(self, row: Expiration) -> None:
         """Do what there is to do, and give the row back.
@@ -77,12 +81,12 @@ class Tending:
             return
         if row.state == State.QUARANTINED and self._quarantine(case):
             return
-        if due:
-            self._end(case)
-            return
         quarantine_at = case.plan.quarantine_at
         if quarantine_at is not None and case.now >= quarantine_at and row.state == State.NOTICED:
             self._begin_quarantine(case)
+            return
+        if due:
+            self._end(case)
             return
         if self._act_before_end(case):
             return
@@ -218,10 +222,22 @@ class Tending:
         return True
 
     def _begin_quarantine(self, case: Case) -> None:
+        row, terms = case.row, case.terms
+        whole = lifecycle.ceil_minute(case.now + terms.quarantine)
+        late = whole > case.plan.ends_at + lifecycle.notice_margin(terms)
+        with self._tools.database.begin() as connection:
+            tripped = self._tools.brake.tripped(connection)
+        if tripped and case.now < case.plan.ends_at:
+            with self._tools.database.begin() as connection:
+                claims.finish(connection, row, min(case.now + _WHILE_TRIPPED, case.plan.ends_at))
+            return
+        if late or tripped:
+            # Whoever comes back to a stopped VM has its whole quarantine to do so.
+            self._keeping.postpone(case, whole, "its quarantine begins late, and is not shortened")
+            return
         server = self._settled(case)
         if server is None:
             return
-        row = case.row
         state = lifecycle.after(row.state, Event.QUARANTINE)
         with self._tools.database.begin() as connection:
             claims.finish(connection, row, case.now, state=state.value)
@@ -254,41 +270,45 @@ class Tending:
 
     def _end(self, case: Case) -> None:
         """Close the lease and begin the action at the end, in one transaction."""
-        row, facts, now = case.row, case.facts, case.now
+        row, now = case.row, case.now
         server = self._settled(case)
         if server is None:
             return
         self._tools.actions[case.terms.on_end_action].check(server)
-        state = lifecycle.after(row.state, Event.END)
-        progress = {
-            **{key: value for key, value in row.progress.items() if key != "transition"},
-            "end": {"action": case.terms.on_end_action},
-        }
+        paced = self._tools.actions[case.terms.on_end_action].paced
         with self._tools.database.begin() as connection:
-            claims.finish(connection, row, now, state=state.value, progress=progress, attempts=0)
-            if facts is not None and facts.status == "ACTIVE":
-                leases.close(connection, facts, now)
-            db_api.record(connection, row, "end_begun", now, action=case.terms.on_end_action)
+            # The brake's row before the VM's, here as everywhere.
+            slots = self._tools.brake.slots(connection, now) if paced else None
+            if slots is not None and slots.free == 0:
+                turn = slots.turn(0)
+            else:
+                turn = None
+                self._close(connection, case)
+                if paced:
+                    self._tools.brake.begin_ends(connection, [row.server_id], now)
+        if turn is not None:
+            self._keeping.wait_for_turn(case, turn)
+            return
         LOG.info(
             "Lease of server %s is over: %s begins",
             row.server_id,
             case.terms.on_end_action,
         )
 
+    @staticmethod
+    def _close(connection: sa.Connection, case: Case) -> None:
+        row, facts, now = case.row, case.facts, case.now
+        claims.finish(connection, row, now, attempts=0, **begun(row, case.terms))
+        if facts is not None and facts.status == "ACTIVE":
+            leases.close(connection, facts, now)
+        db_api.record(connection, row, "end_begun", now, action=case.terms.on_end_action)
+
     def _settled(self, case: Case) -> Server | None:
         """Look at the VM; when it is busy or broken, move its end and return None."""
         server = self._get(case.row)
         if adoption.settled(server):
             return server
-        doing = f", {server.task_state}" if server.task_state else ""
-        self._keeping.postpone(
-            case,
-            lifecycle.ceil_minute(
-                max(case.now, case.plan.ends_at)
-                + self._tools.conf.vmexpire_worker.busy_postponement
-            ),
-            f"the server is {server.status}{doing}: it is left alone until that is over",
-        )
+        self._keeping.put_off_busy(case, server)
         return None
 
     def _next_at(self, case: Case) -> datetime.datetime:

@@ -13,8 +13,9 @@ from oslo_utils import timeutils
 
 from blazar_vmexpire import RESOURCE_TYPE, lifecycle
 from blazar_vmexpire.actions import base as actions
+from blazar_vmexpire.brake import Brake
 from blazar_vmexpire.cloud import Cloud, connect
-from blazar_vmexpire.conf import mail
+from blazar_vmexpire.conf import brake, mail
 from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.notices import BadAddress, Mailer, Renderer, parse_recipient, parse_sender
@@ -31,6 +32,7 @@ class Tools:
     database: Database
     cloud: Cloud
     book: TermsBook
+    brake: Brake
     actions: Mapping[str, actions.Action]
     renderer: Renderer
     mailer: Mailer
@@ -57,6 +59,7 @@ def assemble(
     :raises RuntimeError: when an action cannot be loaded.
     """
     _check_address(conf, RESOURCE_TYPE, "undeliverable_contact", parse_recipient)
+    _check_address(conf, brake.GROUP.name, "contact", parse_recipient)
     _check_address(conf, mail.GROUP.name, "from_address", parse_sender)
     return Tools(
         conf=conf,
@@ -64,6 +67,7 @@ def assemble(
         database=Database.from_conf(conf),
         cloud=connect(conf),
         book=TermsBook(conf),
+        brake=Brake(conf),
         actions=actions.load(),
         renderer=Renderer(conf.vmexpire_mail.template_path),
         mailer=Mailer(conf),

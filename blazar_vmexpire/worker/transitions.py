@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from blazar_vmexpire import leases
 from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.worker import claims
 
 _SOON = datetime.timedelta(seconds=2)
@@ -32,6 +33,24 @@ def left_behind(
         and seen[0] == facts.mark
         and now >= datetime.datetime.fromisoformat(seen[1]) + grace
     )
+
+
+def wait_if_needed(
+    database: Database,
+    row: Expiration,
+    facts: leases.Facts | None,
+    now: datetime.datetime,
+    grace: datetime.timedelta,
+) -> bool:
+    """Give a row back as :func:`wait` does, if a living manager may be at work on its lease.
+
+    :returns: whether it was given back.
+    """
+    if facts is None or not facts.in_transition or left_behind(row, facts, now, grace):
+        return False
+    with database.begin() as connection:
+        wait(connection, row, facts, now, grace)
+    return True
 
 
 def wait(

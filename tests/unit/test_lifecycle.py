@@ -93,6 +93,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.EXEMPT: State.EXEMPT,
         Event.GONE: State.DELETED,
         Event.FAIL: State.FAILED,
+        Event.POSTPONE: State.NOTICED,
     },
     State.REVIVING: {
         Event.EXTEND: State.REVIVING,
