@@ -12,6 +12,7 @@ undone, whatever led to them.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import datetime
 import enum
@@ -30,6 +31,8 @@ from blazar_vmexpire.exceptions import Braked
 from blazar_vmexpire.lifecycle import State
 
 _HOUR = datetime.timedelta(hours=1)
+#: How soon one tries again whose turn had come, and who found that others were still counted.
+_NEXT_TRY = datetime.timedelta(minutes=5)
 #: How soon a deletion that the tripped brake has stopped asks again.
 _ASK_AGAIN = datetime.timedelta(minutes=1)
 
@@ -47,24 +50,42 @@ class Kind(enum.StrEnum):
     DELETION = "deletion"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Slots:
-    """How many may go now, and when the others may."""
+    """How many ends may be begun, and when those may that have to wait."""
 
-    free: int | None
-    """None: without limit."""
-    pace: int
-    """How many may go in an hour."""
-    waiting: int
-    """How many wait for their turn already."""
     now: datetime.datetime
+    pace: int
+    """How many may be begun in an hour."""
+    recent: Sequence[datetime.datetime] = ()
+    """When those were begun that count now, in their order."""
+    waiting: int = 0
+    """How many wait for their turn already."""
+    tripped: bool = False
+    limited: bool = True
+    """False where the brake is switched off: then nobody waits."""
 
-    def turn(self, position: int) -> datetime.datetime:
+    @property
+    def free(self) -> int | None:
+        """How many may be begun now; None: any number."""
+        return self.free_at(self.now) if self.limited else None
+
+    def free_at(self, moment: datetime.datetime) -> int:
+        """Say how many might be begun then, if none were until then."""
+        if self.tripped:
+            return 0
+        counting = len(self.recent) - bisect.bisect_right(self.recent, moment - _HOUR)
+        return max(0, self.pace - counting)
+
+    def turn(self, position: int, *, had_one: bool) -> datetime.datetime:
         """Say when one may go who has to wait.
 
         :param position: among those who are made to wait now, from 0.
-        :returns: naive UTC, a whole minute: an hour from now or more.
+        :param had_one: its turn had come before: it does not go to the end of the queue again.
+        :returns: naive UTC, a whole minute.
         """
+        if had_one and not self.tripped:
+            return lifecycle.ceil_minute(self.now + _NEXT_TRY)
         hours = (self.waiting + position) // self.pace + 1
         return lifecycle.ceil_minute(self.now + hours * _HOUR)
 
@@ -120,11 +141,20 @@ class Brake:
     def slots(self, connection: sa.Connection, now: datetime.datetime) -> Slots:
         """Say how many ends may be begun now. Nobody else is told until the transaction ends."""
         if not self.enabled:
-            return Slots(None, 1, 0, now)
+            return Slots(now=now, pace=1, limited=False)
         tripped = self._hold(connection).tripped_at is not None
-        pace = self._pace(_known(connection))
-        free = 0 if tripped else max(0, pace - _spent(connection, Kind.END, now))
-        return Slots(free, pace, _waiting(connection, now), now)
+        recent = connection.scalars(
+            sa.select(passes.c.at)
+            .where(passes.c.kind == Kind.END, passes.c.at > now - _HOUR)
+            .order_by(passes.c.at)
+        ).all()
+        return Slots(
+            now=now,
+            pace=self._pace(_known(connection)),
+            recent=recent,
+            waiting=_waiting(connection, now),
+            tripped=tripped,
+        )
 
     def begin_ends(
         self, connection: sa.Connection, server_ids: Sequence[str], now: datetime.datetime

@@ -18,6 +18,7 @@ from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.intake import notifications
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
 from blazar_vmexpire.worker import auditing
+from blazar_vmexpire.worker.bursts import Bursts
 from blazar_vmexpire.worker.claims import Chore
 from blazar_vmexpire.worker.service import Duty, Worker
 from blazar_vmexpire.worker.tools import Tools, assemble
@@ -28,6 +29,10 @@ LOG = logging.getLogger(__name__)
 RECONCILIATION = "reconciliation"
 AUDIT = "audit"
 THOROUGH_AUDIT = "thorough audit"
+BURSTS = "bursts"
+
+#: How often it is looked whether many ends come together.
+_BURSTS_INTERVAL = datetime.timedelta(seconds=10)
 
 
 def prepare(
@@ -100,6 +105,14 @@ class Service:
             audit(AUDIT, options.audit_interval, thorough=False),
             audit(THOROUGH_AUDIT, tools.conf.vmexpire_intake.reconcile_interval, thorough=True),
         ]
+        bursts = Chore(
+            tools.database,
+            tools.clock,
+            BURSTS,
+            interval=_BURSTS_INTERVAL,
+            duration=options.claim_duration,
+        )
+        duties.append(Duty(bursts, lambda chore: Bursts(tools, chore.renew).run()))
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))
         self.worker = Worker(tools, duties)

@@ -199,6 +199,30 @@ def record(
     )
 
 
+def record_many(
+    connection: sa.Connection,
+    event: str,
+    now: datetime.datetime,
+    entries: Sequence[tuple[Expiration, Mapping[str, Any]]],
+) -> None:
+    """Add the same event to many VMs' histories, each with its details."""
+    if entries:
+        connection.execute(
+            history.insert(),
+            [
+                {
+                    "server_id": row.server_id,
+                    "project_id": row.project_id,
+                    "at": now,
+                    "event": event,
+                    "generation": row.generation,
+                    "details": as_json(details),
+                }
+                for row, details in entries
+            ],
+        )
+
+
 def notices_of(connection: sa.Connection, server_id: str) -> list[NoticeRow]:
     """Read a VM's notices, oldest first."""
     found = connection.execute(

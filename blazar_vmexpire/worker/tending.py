@@ -280,7 +280,7 @@ class Tending:
             # The brake's row before the VM's, here as everywhere.
             slots = self._tools.brake.slots(connection, now) if paced else None
             if slots is not None and slots.free == 0:
-                turn = slots.turn(0)
+                turn = slots.turn(0, had_one=row.waiting_since is not None)
             else:
                 turn = None
                 self._close(connection, case)
