@@ -123,12 +123,24 @@ def _digest(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def wanted_stamp() -> dict[str, str]:
-    """What a finished environment of this checkout has in its stamp."""
+def profile_lock(profile: str) -> Path:
+    """The lock file of what a profile needs besides; most need nothing, and have none."""
+    return LOCK.with_stem(f"{LOCK.stem}-{profile}")
+
+
+def wanted_stamp(profiles: Iterable[str] = ()) -> dict[str, str]:
+    """What the stamp of an environment says that is finished for this checkout."""
+    locks = {f"lock-{profile}": profile_lock(profile) for profile in profiles}
     return {
         "lock": _digest([LOCK]),
         "project": _digest(PROJECT / name for name in PROJECT_FILES),
+        **{name: _digest([lock]) for name, lock in locks.items() if lock.exists()},
     }
+
+
+def is_finished(profiles: Iterable[str]) -> bool:
+    """Whether the environment has all of it; what other profiles have put there is no matter."""
+    return wanted_stamp(profiles).items() <= read_stamp().items()
 
 
 def read_stamp() -> dict[str, str]:
@@ -184,12 +196,12 @@ def find_uv(report: Report) -> str | None:
     return str(VENV / "bin" / "uv")
 
 
-def install_requirements(report: Report) -> None:
-    """All that the lock file names, by uv if it can be had, else by pip."""
-    pip_arguments = ["--no-deps", "-r", str(LOCK)]
+def install_requirements(lock: Path, report: Report) -> None:
+    """All that a lock file names, by uv if it can be had, else by pip."""
+    pip_arguments = ["--no-deps", "-r", str(lock)]
     uv = find_uv(report)
     if uv:
-        report("installing the pinned Python packages with uv")
+        report(f"installing the pinned Python packages of {lock.name} with uv")
         python = str(VENV / "bin" / "python")
         try:
             _run(
@@ -200,7 +212,7 @@ def install_requirements(report: Report) -> None:
             report("uv failed, see " + str(LOG))
         else:
             return
-    report("installing the pinned Python packages with pip; this takes minutes")
+    report(f"installing the pinned Python packages of {lock.name} with pip; this takes minutes")
     _run([VENV / "bin" / "python", "-m", "pip", "install", "-q", *pip_arguments])
 
 
@@ -215,9 +227,9 @@ def install_project(report: Report) -> None:
     )
 
 
-def make_venv(report: Report) -> None:
+def make_venv(profiles: Iterable[str], report: Report) -> None:
     """Create, complete or repair `.venv`, and write its stamp last."""
-    stamp, wanted = read_stamp(), wanted_stamp()
+    stamp, wanted = read_stamp(), wanted_stamp(profiles)
     if UNFINISHED.exists():
         # A killed installer may leave packages that look installed and are not.
         report("an unfinished installation was left in .venv: making it anew")
@@ -229,11 +241,17 @@ def make_venv(report: Report) -> None:
         if not (VENV / "bin" / "pip").exists():
             report("creating .venv")
             _run([sys.executable, "-m", "venv", str(VENV)])
-        install_requirements(report)
-        _write_stamp({"lock": wanted["lock"]})
+        install_requirements(LOCK, report)
+        stamp = {"lock": wanted["lock"]}
+        _write_stamp(stamp)
         UNFINISHED.unlink()
-    install_project(report)
-    _write_stamp(wanted)
+    for profile in profiles:
+        name = f"lock-{profile}"
+        if stamp.get(name) != wanted.get(name):
+            install_requirements(profile_lock(profile), report)
+    if stamp.get("project") != wanted["project"]:
+        install_project(report)
+    _write_stamp(stamp | wanted)
 
 
 def _discard_venv() -> None:
@@ -287,15 +305,16 @@ def _alone() -> Iterator[None]:
 
 def ensure(profiles: Iterable[str] = (), report: Report = print) -> None:
     """Make everything that is missing. Raises BootstrapError when that cannot be done."""
+    profiles = list(profiles)
     names = parse_bindep(BINDEP.read_text(), profiles)
-    if not missing_packages(names) and read_stamp() == wanted_stamp():
+    if not missing_packages(names) and is_finished(profiles):
         return
     with _alone():
         missing = missing_packages(names)
         if missing:
             install_packages(missing, report)
-        if read_stamp() != wanted_stamp():
-            make_venv(report)
+        if not is_finished(profiles):
+            make_venv(profiles, report)
 
 
 def main() -> int:
@@ -304,7 +323,7 @@ def main() -> int:
         "--profile",
         action="append",
         default=[],
-        help="also install bindep.txt's packages of this profile (`test`); repeatable",
+        help="also install bindep.txt's packages of this profile (`test`, `libvirt`); repeatable",
     )
     arguments = parser.parse_args()
     started = time.monotonic()

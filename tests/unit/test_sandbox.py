@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 
 from tools import bootstrap
 from tools.sandbox import Sandbox, SandboxError, cli, config, layout, ports, schema, services
+from tools.sandbox.hypervisor import HYPERVISORS, LIBVIRT, choose_hypervisor, guest_disk
 from tools.sandbox.identity import ADMIN, ALICE, BOB
 from tools.sandbox.layout import Layout, State
 from tools.sandbox.processes import Supervisor
@@ -59,7 +61,26 @@ def test_bindep_with_a_profile_adds_its_lines():
 def test_own_bindep_names_the_servers():
     names = bootstrap.parse_bindep(bootstrap.BINDEP.read_text())
     assert {"mariadb-server", "rabbitmq-server", "python3-venv"} <= set(names)
-    assert "postgresql" not in names
+    assert {"postgresql", "qemu-system-x86"}.isdisjoint(names)
+
+
+def test_profile_with_a_lock_file_wants_it_in_the_stamp():
+    plain, more = bootstrap.wanted_stamp(["test"]), bootstrap.wanted_stamp(["test", "libvirt"])
+    assert more.items() - plain.items() == {("lock-libvirt", more["lock-libvirt"])}
+    assert "libvirt-python==" in bootstrap.profile_lock("libvirt").read_text()
+
+
+def test_environment_with_another_profile_besides_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path)
+    monkeypatch.setattr(bootstrap, "STAMP", tmp_path / "stamp")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    bootstrap.STAMP.write_text(json.dumps(bootstrap.wanted_stamp(["libvirt"])))
+    assert bootstrap.is_finished([])
+    assert bootstrap.is_finished(["test", "libvirt"])
+    bootstrap.STAMP.write_text(json.dumps(bootstrap.wanted_stamp()))
+    assert bootstrap.is_finished([])
+    assert not bootstrap.is_finished(["libvirt"])
 
 
 def test_lock_pins_every_line():
@@ -172,7 +193,8 @@ def test_blazar_has_the_sandbox_defaults_and_its_own_ports(files, state):
 
 def test_every_template_fills(files, state):
     known = config.variables(files, state) | {"compute_host": "compute1"}
-    for templates in [*config.FILES.values(), config.COMPUTE_FILE, ["blazar.conf"]]:
+    computes = [[*config.COMPUTE_FILE, chosen.template] for chosen in HYPERVISORS.values()]
+    for templates in [*config.FILES.values(), *computes, ["blazar.conf"]]:
         assert "${" not in config.fill(templates, known)
 
 
@@ -234,6 +256,34 @@ def test_impossible_number_of_processes_is_refused(tmp_path, managers, workers):
     with pytest.raises(SandboxError, match="at least 1 manager, 0 workers"):
         Sandbox(tmp_path / "cloud").up(managers=managers, workers=workers)
     assert not (tmp_path / "cloud").exists()
+
+
+# --- the hypervisor ---
+
+
+def test_libvirt_has_one_stock_compute_and_its_daemon(files, state):
+    state.hypervisor, state.computes = LIBVIRT.name, LIBVIRT.computes
+    entries = services.table(files, state)
+    assert entries["libvirtd"].stage == services.BASE
+    assert "nova-compute2" not in entries
+    assert str(layout.VENV / "bin" / "nova-compute") in entries["nova-compute1"].argv
+    assert entries["nova-compute1"].queue == "compute.compute1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what an ordinary user is told comes first")
+def test_directory_too_deep_for_libvirts_sockets_is_refused(tmp_path):
+    with pytest.raises(SandboxError, match="choose a shorter directory"):
+        choose_hypervisor("libvirt", Layout(tmp_path / ("x" * 100)))
+    assert choose_hypervisor("fake", Layout(tmp_path / ("x" * 100))).computes == 2
+
+
+def test_unknown_hypervisor_is_refused(files):
+    with pytest.raises(SandboxError, match="no hypervisor 'xen', but: fake, libvirt"):
+        choose_hypervisor("xen", files)
+
+
+def test_fake_hypervisor_needs_nothing_built(tmp_path):
+    assert set(guest_disk("fake", None, tmp_path)) == {0}
 
 
 # --- the directory ---

@@ -15,11 +15,13 @@ from tools.bootstrap import BootstrapError
 from tools.sandbox import ports
 from tools.sandbox.control import Sandbox
 from tools.sandbox.errors import SandboxError
+from tools.sandbox.hypervisor import FAKE, HYPERVISORS
 
 EPILOG = """\
 Real are all the services: Keystone, Glance, Placement, Neutron, Nova, Blazar with the plug-in,
 RabbitMQ, MariaDB. Not real is the hypervisor: Nova's own fake driver, whose servers have states,
-power, hosts and snapshots, but no guest. Mail goes to DIR/mail. Everything is on the loopback.
+power, hosts and snapshots, but no guest; unless --hypervisor libvirt gives them one. Mail goes to
+DIR/mail. Everything is on the loopback.
 """
 
 
@@ -66,6 +68,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many blazar-vmexpire-workers beside them (default %(default)s)",
     )
+    up.add_argument(
+        "--hypervisor",
+        choices=HYPERVISORS,
+        default=FAKE.name,
+        help="fake: two compute hosts without guests; libvirt: one, with small real guests on"
+        " QEMU's software emulation, as root only (default %(default)s)",
+    )
     down = command("down", "stop everything; the cloud's data stay for the next `up`")
     down.add_argument("--wipe", action="store_true", help="remove DIR, data and all")
     command("status", "what runs, on which port")
@@ -108,6 +117,7 @@ def _run(arguments: argparse.Namespace, sandbox: Sandbox, report: object) -> int
                 arguments.set,
                 managers=arguments.managers,
                 workers=arguments.workers,
+                hypervisor=arguments.hypervisor,
             )
             print(f"ready: . {sandbox.files.directory}/openrc-alice")
         case "down":

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 from tools.sandbox import layout, ports
+from tools.sandbox.hypervisor import HYPERVISORS
 from tools.sandbox.identity import PEOPLE, Person
 from tools.sandbox.layout import HERE, VENV, Layout, State
 from tools.sandbox.settings import Setting, apply_settings
@@ -24,7 +25,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "neutron/neutron.conf": ("neutron.conf",),
     "rabbitmq/rabbitmq.conf": ("rabbitmq.conf",),
 }
-# Once for each compute host.
+# Once for each compute host, followed by the hypervisor's part.
 COMPUTE_FILE = ("nova.conf", "nova-compute.conf")
 
 # The middleware pipelines as the packages bring them: place under VENV/etc and under DIR/etc.
@@ -41,6 +42,8 @@ def variables(files: Layout, state: State) -> dict[str, str]:
     known = {
         "etc": str(files.etc),
         "state": str(files.state),
+        "run": str(files.run),
+        "venv": str(VENV),
         "host": ports.HOST,
         "region": layout.REGION,
         "password": layout.PASSWORD,
@@ -68,8 +71,9 @@ def write_all(files: Layout, state: State, settings: Iterable[Setting]) -> None:
     for place in PIPELINES:
         _write(files.etc / place, (VENV / "etc" / place).read_text())
     for host in layout.compute_hosts(state):
-        (files.state / host).mkdir(exist_ok=True)
-        text = fill(COMPUTE_FILE, known | {"compute_host": host})
+        (files.state / host / "instances").mkdir(parents=True, exist_ok=True)
+        template = HYPERVISORS[state.hypervisor].template
+        text = fill([*COMPUTE_FILE, template], known | {"compute_host": host})
         _write(files.etc / "nova" / f"{host}.conf", text)
     _write(files.etc / "rabbitmq" / "enabled_plugins", "[].\n")
     for person in PEOPLE:

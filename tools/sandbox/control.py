@@ -16,16 +16,15 @@ from typing import NamedTuple
 from tools import bootstrap
 from tools.sandbox import config, layout, ports, rest, seed
 from tools.sandbox.errors import SandboxError
+from tools.sandbox.hypervisor import FAKE, Hypervisor, choose_hypervisor, guest_disk
 from tools.sandbox.identity import PEOPLE
 from tools.sandbox.identity import fill as fill_identity
-from tools.sandbox.layout import HERE, VENV, Layout, State
+from tools.sandbox.layout import VENV, Layout, State
 from tools.sandbox.processes import Supervisor, undisturbed
+from tools.sandbox.readiness import PATIENCE, Readiness
 from tools.sandbox.schema import Schema
-from tools.sandbox.services import CLOUD, IDENTITY, PLUGIN, PYTHON, Service, table
+from tools.sandbox.services import BASE, CLOUD, IDENTITY, PLUGIN, Service, table
 from tools.sandbox.settings import Setting, parse_setting
-
-# How long a service may take to answer. A fresh, busy machine compiles Python files meanwhile.
-PATIENCE = 180.0
 
 Report = Callable[[str], None]
 
@@ -52,6 +51,7 @@ class Sandbox:
         self.report = report
         self.supervisor = Supervisor(self.files.directory, self.files.run, self.files.log)
         self._cancelled = threading.Event()
+        self._readiness = Readiness(self.supervisor, self._run, lambda line: self.report(line))
 
     # --- the whole ---
 
@@ -62,6 +62,7 @@ class Sandbox:
         *,
         managers: int = 1,
         workers: int = 0,
+        hypervisor: str = FAKE.name,
     ) -> None:
         """Start everything and return when servers can be made.
 
@@ -73,6 +74,8 @@ class Sandbox:
         managers: how many blazar-managers; the plug-in works in each of them, unless
             `vmexpire_worker.enabled` is set to false
         workers: how many blazar-vmexpire-workers beside them
+        hypervisor: `fake`, or `libvirt` for guests that are real; a cloud keeps the one that
+            it was made with
         """
         if managers < 1 or workers < 0:
             raise SandboxError(
@@ -80,14 +83,15 @@ class Sandbox:
             )
         parsed = [parse_setting(s) if isinstance(s, str) else s for s in settings]
         service_ports = ports.service_ports(port_offset)
+        chosen = choose_hypervisor(hypervisor, self.files)
         self.files.claim()
         self._cancelled.clear()
         with self._locked():
-            state = self._plan(port_offset, service_ports)
+            state = self._plan(port_offset, service_ports, chosen)
             state = self.files.remember(state, managers=managers, workers=workers)
             ports.require_free(state.ports)
             try:
-                bootstrap.ensure(report=self.report)
+                bootstrap.ensure(chosen.profiles, report=self.report)
                 self._start_all(state, parsed)
             except BaseException:
                 # Errors as well as Ctrl-C: leave no process, and let no second Ctrl-C prevent that.
@@ -107,11 +111,11 @@ class Sandbox:
                 state = self.files.remembered()
             if state:
                 state = self.files.remember(state, phase="stopping")
-                names = set(table(self.files, state))
-                base = {"mariadb", "rabbitmq"}
-                self._stop(names - base)
+                entries = table(self.files, state)
+                base = {name for name, entry in entries.items() if entry.stage == BASE}
+                self._stop(entries.keys() - base)
                 self._stop(base)
-            # What is no service: a schema command of a start that was killed, epmd, ...
+            # What is no service: a schema command of a start that was killed, epmd, guests, ...
             self.supervisor.kill()
             if state:
                 self.files.remember(state, phase="down")
@@ -140,7 +144,7 @@ class Sandbox:
             if service in state.ports:
                 ports.require_free({service: state.ports[service]})
             self._launch([entry])
-            self._wait([entry], state)
+            self._readiness.wait([entry], state)
             if service == "keystone":
                 self._open_keystone(state)
 
@@ -166,8 +170,9 @@ class Sandbox:
         """
         with self._locked():
             state = self._state()
-            entries = table(self.files, state).values()
-            self._wait([e for e in entries if e.queue and self.supervisor.main_pid(e.name)], state)
+            serving = [entry for entry in table(self.files, state).values() if entry.queue]
+            running = [entry for entry in serving if self.supervisor.main_pid(entry.name)]
+            self._readiness.wait(running, state)
 
     def configure(self, settings: Iterable[str | Setting]) -> None:
         """Write blazar.conf anew, with these settings and no earlier ones.
@@ -225,7 +230,7 @@ class Sandbox:
 
     # --- bringing up ---
 
-    def _plan(self, port_offset: int, service_ports: dict[str, int]) -> State:
+    def _plan(self, port_offset: int, service_ports: dict[str, int], chosen: Hypervisor) -> State:
         """Decide between going on and beginning anew, and clear away what a killed start left."""
         state = self.files.remembered()
         left = self.supervisor.find()
@@ -243,19 +248,27 @@ class Sandbox:
                     f"{self.files.directory} was made with --port-offset {state.port_offset}, and "
                     "its catalogue says so: use the same, or `down --wipe` first"
                 )
+            if state.hypervisor != chosen.name:
+                raise SandboxError(
+                    f"{self.files.directory} was made with --hypervisor {state.hypervisor}, and so "
+                    "were its servers: use the same, or `down --wipe` first"
+                )
             self.report("going on with the cloud that was taken down here")
             return self.files.remember(state, phase="starting")
         self.files.forget_data()
         auxiliary = ports.free_ports(len(ports.AUXILIARY_PORTS), avoid=service_ports.values())
         service_ports |= dict(zip(ports.AUXILIARY_PORTS, auxiliary, strict=True))
-        return self.files.remember(State(service_ports, port_offset))
+        return self.files.remember(
+            State(service_ports, port_offset, chosen.name, computes=chosen.computes)
+        )
 
     def _start_all(self, state: State, settings: Sequence[Setting]) -> None:
         self.files.make_directories()
         config.write_all(self.files, state, settings)
         self.report("configuration written")
         entries = table(self.files, state)
-        self._launch([entries["rabbitmq"], entries["smtp"]])
+        base = [e for e in entries.values() if e.stage == BASE and e.name != "mariadb"]
+        self._launch(base)
         self._start_database(entries["mariadb"], state)
 
         fresh = not state.data
@@ -273,26 +286,29 @@ class Sandbox:
         blazar_conf = str(self.files.blazar_conf)
         if cached or not fresh:
             self._upgrade(manage, blazar_conf)
-            self._wait(identity, state)
+            self._readiness.wait(identity, state)
         else:
             # The plug-in's own tables are not in the cache: they change with the checkout.
-            self._wait(identity, state)
+            self._readiness.wait(identity, state)
             fill_identity(self._session(state), layout.endpoints(state), layout.REGION)
             schema.save()
             self.report("users and catalogue made")
             self._upgrade(manage, blazar_conf)
 
-        self._wait([entries["rabbitmq"], entries["smtp"]], state)
+        self._readiness.wait(base, state)
         self._open_keystone(state)
         cloud = [entry for entry in entries.values() if entry.stage == CLOUD]
         plugin = [entry for entry in entries.values() if entry.stage == PLUGIN]
         self._launch(cloud)
-        self._wait([entry for entry in cloud if entry.http], state)
+        self._readiness.wait([entry for entry in cloud if entry.http], state)
         self._launch(plugin)
-        self._wait([*(entry for entry in cloud if entry.queue), *plugin], state)
-        seed.fill(self._session(state), state, PATIENCE)
+        self._readiness.wait([*(entry for entry in cloud if entry.queue), *plugin], state)
+        seed.fill(self._session(state), state, lambda: self._disk(state), PATIENCE)
         self.report("computes are up; flavor m1.tiny and image cirros are there")
         self.files.remember(state, phase="up", data=True)
+
+    def _disk(self, state: State) -> bytes:
+        return guest_disk(state.hypervisor, self._run, self.files.run)
 
     def _upgrade(self, manage: str, blazar_conf: str) -> None:
         self._run("schema", [manage, "--config-file", blazar_conf, "db", "upgrade"])
@@ -310,7 +326,7 @@ class Sandbox:
                 ],
             )
         self._launch([entry])
-        self._wait([entry], state)
+        self._readiness.wait([entry], state)
 
     def _open_keystone(self, state: State) -> None:
         """One request that is checked against the policy, before many come at the same time.
@@ -328,60 +344,6 @@ class Sandbox:
     def _launch(self, entries: Iterable[Service]) -> None:
         for entry in entries:
             self.supervisor.start(entry.name, entry.argv, entry.env)
-
-    def _wait(self, entries: Sequence[Service], state: State) -> None:
-        """Wait until all of `entries` work, telling of each; raise if one ends or is too slow."""
-        end = time.monotonic() + PATIENCE
-        waiting = [entry for entry in entries if entry.queue is None]
-        while waiting:
-            for entry in list(waiting):
-                self._require_alive(entry)
-                if self._works(entry, state):
-                    waiting.remove(entry)
-                    self.report(f"{entry.name} {'is at work' if entry.says else 'answers'}")
-            if waiting and time.monotonic() > end:
-                raise SandboxError(self._complaint(waiting[0], "does not answer"))
-            time.sleep(0.1 if waiting else 0)
-        servers = [entry for entry in entries if entry.queue]
-        if servers:
-            self._wait_for_consumers(servers, state, end)
-            self.report(f"{', '.join(entry.name for entry in servers)}: taking work")
-
-    def _works(self, entry: Service, state: State) -> bool:
-        if entry.says:
-            return self.supervisor.has_said(entry.name, entry.says)
-        if not ports.is_listening(state.ports[entry.name]):
-            return False
-        return entry.http is None or rest.answers(layout.url(state, entry.name, entry.http))
-
-    def _wait_for_consumers(self, entries: Sequence[Service], state: State, end: float) -> None:
-        queues = [entry.queue for entry in entries if entry.queue]
-        while True:
-            for entry in entries:
-                self._require_alive(entry)
-            # In short turns, to notice a service that ends.
-            try:
-                self._run(
-                    "consumers",
-                    [
-                        *(*PYTHON, str(HERE / "consumers.py")),
-                        *("5", str(state.ports["rabbitmq"]), *queues),
-                    ],
-                )
-            except SandboxError:
-                if time.monotonic() > end:
-                    raise
-            else:
-                return
-
-    def _require_alive(self, entry: Service) -> None:
-        if not self.supervisor.main_pid(entry.name):
-            raise SandboxError(self._complaint(entry, "ended"))
-
-    def _complaint(self, entry: Service, what: str) -> str:
-        log = self.supervisor.log_file(entry.name)
-        tail = log.read_text(errors="replace").splitlines()[-15:] if log.exists() else []
-        return "\n    ".join([f"{entry.name} {what}; the end of {log}:", *tail])
 
     def _stop(self, names: set[str]) -> None:
         entries = table(self.files, self._state())

@@ -49,6 +49,7 @@ STATE_DIRECTORIES = (
 class State:
     """DIR/sandbox.json: how the sandbox was made, and how far that came.
 
+    hypervisor: of its compute hosts, one of hypervisor.py; computes: how many hosts
     managers, workers: how many processes of blazar-manager, and of blazar-vmexpire-worker
     phase: `starting`, `up`, `stopping` or `down`: what the last command was about, and, when that
         command was killed, where.
@@ -58,6 +59,7 @@ class State:
 
     ports: dict[str, int]
     port_offset: int
+    hypervisor: str = "fake"
     computes: int = 2
     managers: int = 1
     workers: int = 0
@@ -83,6 +85,7 @@ class Layout:
         self.state = self.directory / "state"
         self.mariadb = self.state / "mariadb"
         self.rabbitmq = self.state / "rabbitmq"
+        self.libvirt = self.state / "libvirt"
         self.fernet = self.state / "keystone" / "fernet"
         self.credential = self.state / "keystone" / "credential"
         self.blazar_conf = self.etc / "blazar" / "blazar.conf"

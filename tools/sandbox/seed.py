@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tools.sandbox import layout
 from tools.sandbox.errors import SandboxError
@@ -17,14 +18,15 @@ IMAGE = {
     "container_format": "bare",
     "visibility": "public",
 }
-# No guest ever boots from it, but a snapshot or a download must have a size.
-IMAGE_CONTENT = b"\0" * 65536
 
 MICROVERSION = {"OpenStack_API_Version": "compute 2.96"}
 
 
-def fill(session: Session, state: State, patience: float) -> None:
-    """Make flavor and image where missing, and wait for the hypervisors."""
+def fill(session: Session, state: State, disk: Callable[[], bytes], patience: float) -> None:
+    """Make flavor and image where missing, and wait for the hypervisors.
+
+    disk: makes the content of the image
+    """
     compute = layout.url(state, "nova-api", "/v2.1")
     glance = layout.url(state, "glance", "/v2")
     flavors = session.get(f"{compute}/flavors")["flavors"]
@@ -33,7 +35,7 @@ def fill(session: Session, state: State, patience: float) -> None:
     images = session.get(f"{glance}/images?name={IMAGE['name']}&status=active")["images"]
     if not images:
         image = session.post(f"{glance}/images", IMAGE)["id"]
-        session.put(f"{glance}/images/{image}/file", IMAGE_CONTENT)
+        session.put(f"{glance}/images/{image}/file", disk())
     _wait_for_hypervisors(session, compute, set(layout.compute_hosts(state)), patience)
 
 
@@ -41,8 +43,8 @@ def _wait_for_hypervisors(session: Session, compute: str, hosts: set[str], patie
     """A host takes servers only after Nova's scheduler has found it and put it into the cell."""
     end = time.monotonic() + patience
     while True:
-        answer = session.get(f"{compute}/os-hypervisors", **MICROVERSION)
-        up = {h["hypervisor_hostname"] for h in answer["hypervisors"] if h["state"] == "up"}
+        answer = session.get(f"{compute}/os-hypervisors/detail", **MICROVERSION)
+        up = {h["service"]["host"] for h in answer["hypervisors"] if h["state"] == "up"}
         if hosts <= up:
             return
         if time.monotonic() > end:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 
 from tools.sandbox import layout
+from tools.sandbox.hypervisor import LIBVIRT
 from tools.sandbox.layout import HERE, VENV, Layout, State
 
 PYTHON = [str(VENV / "bin" / "python"), "-W", "ignore", "-P"]
@@ -27,6 +28,7 @@ class Service:
     argv, env: the command; the environment has what Supervisor.environment gives besides
     http: a path that answers once the service works; None if it speaks no HTTP
     queue: the RPC queue that has a consumer once the service works
+    socket: a Unix socket that accepts connections once the service works
     says: what its log has once it works, of a service that has neither port nor queue
     grace: seconds it gets for ending by itself
     """
@@ -37,6 +39,7 @@ class Service:
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     http: str | None = None
     queue: str | None = None
+    socket: str | None = None
     says: str | None = None
     grace: float = 5.0
 
@@ -47,12 +50,13 @@ def table(files: Layout, state: State) -> dict[str, Service]:
     entries = [
         _mariadb(files, state),
         _rabbitmq(files, state),
+        *([_libvirtd(files)] if state.hypervisor == LIBVIRT.name else []),
         _helper("smtp", BASE, "smtp.py", str(state.ports["smtp"]), str(files.mail)),
         _wsgi("keystone", "keystone.wsgi.api", files, state, stage=IDENTITY, http="/v3"),
         _wsgi("placement", "placement.wsgi.api", files, state, stage=IDENTITY),
         _command("nova-conductor", "conductor", nova_conf),
         _command("nova-scheduler", "scheduler", nova_conf),
-        *(_compute(host, files) for host in layout.compute_hosts(state)),
+        *(_compute(host, files, state) for host in layout.compute_hosts(state)),
         _wsgi("nova-api", "nova.wsgi.osapi_compute", files, state),
         _wsgi("glance", "glance.wsgi.api", files, state),
         _wsgi("neutron", "neutron.wsgi.api", files, state),
@@ -105,10 +109,20 @@ def _helper(name: str, stage: str, script: str, *arguments: str) -> Service:
     return Service(name, stage, (*PYTHON, str(HERE / script), *arguments))
 
 
-def _compute(host: str, files: Layout) -> Service:
+def _compute(host: str, files: Layout, state: State) -> Service:
+    """A nova-compute: the stock command, or, without a hypervisor, ours around it."""
     own_conf = str(files.etc / "nova" / f"{host}.conf")
-    entry = _helper(f"nova-{host}", CLOUD, "compute.py", "--config-file", own_conf)
-    return dataclasses.replace(entry, queue=f"compute.{host}")
+    stock = _command("nova-compute", f"compute.{host}", own_conf)
+    entry = dataclasses.replace(stock, name=f"nova-{host}")
+    if state.hypervisor == LIBVIRT.name:
+        return entry
+    argv = (*PYTHON, str(HERE / "compute.py"), "--config-file", own_conf)
+    return dataclasses.replace(entry, argv=argv)
+
+
+def _libvirtd(files: Layout) -> Service:
+    argv = (str(HERE / "libvirtd.sh"), str(files.libvirt), str(files.run))
+    return Service("libvirtd", BASE, argv, socket=str(files.run / "libvirt-sock"))
 
 
 def _mariadb(files: Layout, state: State) -> Service:
