@@ -190,6 +190,19 @@ class Brake:
             return False
         return connection.scalar(sa.select(brakes.c.tripped_at)) is not None
 
+    def holds_vanished(self, connection: sa.Connection, now: datetime.datetime) -> bool:
+        """Say whether VMs that vanished unexplained keep their leases.
+
+        It does not wait for :meth:`watch`: as soon as so many have vanished that the brake will
+        trip, none of them is let go.
+        """
+        if not self.enabled:
+            return False
+        if self._hold(connection).tripped_at is not None:
+            return True
+        status = self.status(connection, now)
+        return status.vanished > status.most_vanished
+
     # Tripping and releasing --------------------------------------------------------------------
 
     def status(self, connection: sa.Connection, now: datetime.datetime) -> Status:
@@ -261,7 +274,7 @@ class Brake:
                 tripped_at=now,
                 tripped_by=by,
                 reason=reason,
-                details=db_api.as_json(_what_would_go(connection, now)),
+                details=db_api.as_json(what_would_go(connection, now)),
                 told_at=None,
             )
         ).rowcount
@@ -288,11 +301,25 @@ class Brake:
                 tolerated_vanished=status.vanished,
             )
         )
+        # What it has held longest need not wait until it would have been looked at again.
+        x = expirations.c
+        connection.execute(
+            sa.update(expirations)
+            .where(x.state == State.VANISHED, x.unexplained_at.is_not(None))
+            .values(next_at=now)
+        )
         return True
 
-    def told(self, connection: sa.Connection, now: datetime.datetime) -> None:
-        """Note that the mail server took the operator's mail."""
-        connection.execute(sa.update(brakes).values(told_at=now))
+    def told(
+        self, connection: sa.Connection, tripped_at: datetime.datetime, now: datetime.datetime
+    ) -> None:
+        """Note that the mail server took the operator's mail.
+
+        :param tripped_at: which trip the mail told of; it may have been released meanwhile.
+        """
+        connection.execute(
+            sa.update(brakes).where(brakes.c.tripped_at == tripped_at).values(told_at=now)
+        )
 
     # -------------------------------------------------------------------------------------------
 
@@ -399,8 +426,12 @@ def _vanished(connection: sa.Connection) -> int:
 _MOST_NAMED = 200
 
 
-def _what_would_go(connection: sa.Connection, now: datetime.datetime) -> dict[str, Any]:
-    """Name those whose end has come or is under way, and those that have vanished."""
+def what_would_go(connection: sa.Connection, now: datetime.datetime) -> dict[str, Any]:
+    """Name those whose end has come or is under way, and those that have vanished.
+
+    :returns: for ``ending`` and ``vanished`` their ``count`` and, of 200 at most, ``servers``: a
+        list of UUID, name and project's id, in the order in which they would go.
+    """
     x = expirations.c
     ending = (x.state == State.ENDING) | (
         x.state.in_(ENDABLE) & ((x.ends_at <= now) | x.waiting_since.is_not(None))

@@ -29,6 +29,10 @@ from blazar_vmexpire.cloud.session import ANY, Endpoints
 #: that can run Blazar 18 speaks it; nothing above it is needed.
 MICROVERSION = "2.90"
 
+#: The statuses of a server that is gone as far as its owner is concerned; Nova may still have a
+#: soft-deleted one for a while (its ``reclaim_instance_interval``).
+GONE = frozenset({"DELETED", "SOFT_DELETED"})
+
 #: The status that means success, by method: of a GET, of an action, of a DELETE.
 _SUCCESS = {"GET": 200, "POST": 202, "DELETE": 204}
 
@@ -292,6 +296,27 @@ class Nova:
             yield page
             marker = following
         self._check_cells()
+
+    def was_deleted(self, server_id: str) -> bool:
+        """Say whether Nova's own list of deleted servers has this one.
+
+        That it is not there proves nothing: ``nova-manage db archive_deleted_rows`` takes servers
+        out of that list, and those of a cell that is down are left out.
+
+        :raises Unavailable: no trustworthy answer
+        :raises Refused: our account may not list the servers of all projects
+        """
+        what = f"look for server {server_id} among the deleted ones"
+        # Nova drops these filters without a word for an account that may not use all of them
+        # (its allow_all_filters), and then lists other servers, or living ones: so what is listed
+        # is looked at.
+        params = [("all_tenants", "1"), ("deleted", "true"), ("uuid", server_id), ("limit", "1")]
+        answer = self._rest.call("GET", "/servers/detail", what, expected=(200,), params=params)
+        for raw in rest.Fields("nova", what, answer).need("servers", list):
+            fields = rest.Fields("nova", what, raw)
+            if fields.text("id") == server_id and fields.text("status") in GONE:
+                return True
+        return False
 
     def _check_cells(self) -> None:
         """Raise Unavailable when Nova cannot reach all cells.

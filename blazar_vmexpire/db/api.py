@@ -133,12 +133,21 @@ def pages(
         last = found[-1].server_id
 
 
-def see(connection: sa.Connection, server_id: str, now: datetime.datetime) -> None:
+def see(
+    connection: sa.Connection,
+    server_id: str,
+    now: datetime.datetime,
+    *,
+    deletion_told: bool = False,
+) -> None:
     """Take note that Nova spoke of a VM: it is to be looked at in Nova, now.
 
     A row that rests (``deleted``) is woken, too: an administrator can restore a deleted VM.
+
+    :param deletion_told: what Nova said is that it was deleted. That does not make it so; but when
+        it is found gone, it explains it.
     """
-    if ask(connection, [server_id], now):
+    if ask(connection, [server_id], now, deletion_told=deletion_told):
         return
     try:
         with connection.begin_nested():
@@ -150,12 +159,22 @@ def see(connection: sa.Connection, server_id: str, now: datetime.datetime) -> No
         pass
 
 
-def ask(connection: sa.Connection, server_ids: Sequence[str], now: datetime.datetime) -> int:
-    """Have VMs that have a row looked at in Nova, now, and say how many there were."""
+def ask(
+    connection: sa.Connection,
+    server_ids: Sequence[str],
+    now: datetime.datetime,
+    *,
+    deletion_told: bool = False,
+) -> int:
+    """Have VMs that have a row looked at in Nova, now, and say how many there were.
+
+    :param deletion_told: Nova notified that they were deleted.
+    """
+    columns = {"deletion_told_at": now} if deletion_told else {}
     changed: int = connection.execute(
         sa.update(expirations)
         .where(expirations.c.server_id.in_(server_ids))
-        .values(next_at=now, questions=expirations.c.questions + 1)
+        .values(next_at=now, questions=expirations.c.questions + 1, **columns)
     ).rowcount
     return changed
 
@@ -197,6 +216,29 @@ def record(
             }
         ],
     )
+
+
+def record_once(
+    connection: sa.Connection,
+    row: Expiration,
+    event: str,
+    now: datetime.datetime,
+    **details: Any,
+) -> bool:
+    """Add to a VM's history what is not in it yet.
+
+    :returns: False when the same event with the same details is there already.
+    """
+    h = history.c
+    there = connection.execute(
+        sa.select(h.id).where(
+            h.server_id == row.server_id, h.event == event, h.details == as_json(details)
+        )
+    ).first()
+    if there is not None:
+        return False
+    record(connection, row, event, now, **details)
+    return True
 
 
 def record_many(

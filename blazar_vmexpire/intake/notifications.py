@@ -31,12 +31,17 @@ _EVENTS = frozenset(
         "create",
         "delete",
         "finish_resize",
+        "force_delete",
         "rebuild",
         "restore",
         "soft_delete",
         "unrescue",
         "unshelve",
     )
+)
+#: Those of them that tell of a deletion. The third is unversioned only: its host was down.
+_DELETIONS = frozenset(
+    f"compute.instance.{event}.end" for event in ("delete", "soft_delete", "force_delete")
 )
 #: A longer one is none of Nova's.
 _MOST_EVENT_NAME = 255
@@ -50,8 +55,7 @@ def server_of(event_type: Any, payload: Any) -> str | None:
     """
     if not isinstance(event_type, str) or len(event_type) > _MOST_EVENT_NAME:
         return None
-    name = event_type if event_type.startswith("compute.") else f"compute.{event_type}"
-    if name not in _EVENTS:
+    if _unversioned(event_type) not in _EVENTS:
         return None
     found: Any = None
     if isinstance(payload, Mapping):
@@ -63,6 +67,15 @@ def server_of(event_type: Any, payload: Any) -> str | None:
         return None
     # It becomes a key, so it has to be spelled as Nova's list spells it.
     return str(uuid.UUID(found))
+
+
+def tells_of_deletion(event_type: str) -> bool:
+    """Say whether a notification that concerns us says that a VM was deleted."""
+    return _unversioned(event_type) in _DELETIONS
+
+
+def _unversioned(event_type: str) -> str:
+    return event_type if event_type.startswith("compute.") else f"compute.{event_type}"
 
 
 class Endpoint:
@@ -98,7 +111,7 @@ class Endpoint:
         server_id = server_of(event_type, payload)
         if server_id is not None:
             try:
-                self._see(server_id)
+                self._see(server_id, deletion_told=tells_of_deletion(event_type))
             except Exception:
                 # The message goes back to the queue and comes again.
                 LOG.exception("Server %s could not be noted; the notification is kept", server_id)
@@ -107,9 +120,9 @@ class Endpoint:
         return oslo_messaging.NotificationResult.HANDLED
 
     @retried
-    def _see(self, server_id: str) -> None:
+    def _see(self, server_id: str, *, deletion_told: bool) -> None:
         with self._database.begin() as connection:
-            db_api.see(connection, server_id, self._clock())
+            db_api.see(connection, server_id, self._clock(), deletion_told=deletion_told)
 
 
 def make_listener(conf: cfg.ConfigOpts, endpoint: Endpoint) -> Any:

@@ -111,12 +111,13 @@ class Claims:
     def release(self, row: Expiration, next_at: datetime.datetime | None = None) -> None:
         """Give a row back that could not be finished.
 
-        :param next_at: when it is due again; None leaves what is there, which is right after
-            :class:`ClaimLost`: whoever changed the row has said when it is due.
+        :param next_at: when it is due again, unless somebody has made it due meanwhile; None leaves
+            what is there, which is right after :class:`ClaimLost`: whoever changed the row has said
+            when it is due.
         """
         columns: dict[str, Any] = {"claimed_by": None, "claimed_until": None}
         if next_at is not None:
-            columns["next_at"] = next_at
+            columns["next_at"] = _unless_woken(row, next_at)
         with self._database.begin() as connection:
             connection.execute(
                 sa.update(expirations)
@@ -171,17 +172,30 @@ def finish(
     :param next_at: naive UTC; None lets it rest.
     :raises ClaimLost: as :func:`write`.
     """
-    x = expirations.c
-    woken = sa.or_(x.questions != row.questions, x.next_at.is_distinct_from(row.next_at))
-    wanted = sa.literal(next_at, x.next_at.type)
     write(
         connection,
         row,
-        next_at=sa.case((woken, x.next_at), else_=wanted),
+        next_at=_unless_woken(row, next_at),
         claimed_by=None,
         claimed_until=None,
         **columns,
     )
+
+
+def answered(row: Expiration) -> dict[str, Any]:
+    """Say what :func:`finish` writes to a row whose VM was found in Nova, alive.
+
+    All questions are answered that there were when the row was claimed; and what Nova had said of
+    a deletion by then was not true, or is not any more.
+    """
+    x = expirations.c
+    return {
+        "answered": row.questions,
+        "deletion_told_at": sa.case(
+            (x.questions != row.questions, x.deletion_told_at),
+            else_=sa.null(),
+        ),
+    }
 
 
 def drop(connection: sa.Connection, row: Expiration) -> None:
@@ -192,6 +206,15 @@ def drop(connection: sa.Connection, row: Expiration) -> None:
     unasked = expirations.c.questions == row.questions
     if connection.execute(sa.delete(expirations).where(*_fence(row), unasked)).rowcount != 1:
         raise ClaimLost(_LOST.format(row.server_id))
+
+
+def _unless_woken(
+    row: Expiration, next_at: datetime.datetime | None
+) -> sa.ColumnElement[datetime.datetime]:
+    """Say when a row is due again: then, or when somebody said who made it due meanwhile."""
+    x = expirations.c
+    woken = sa.or_(x.questions != row.questions, x.next_at.is_distinct_from(row.next_at))
+    return sa.case((woken, x.next_at), else_=sa.literal(next_at, x.next_at.type))
 
 
 def _fence(row: Expiration) -> tuple[sa.ColumnElement[bool], ...]:

@@ -26,12 +26,10 @@ from blazar_vmexpire.worker.reviving import Reviving
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tending import Tending
 from blazar_vmexpire.worker.tools import Tools
+from blazar_vmexpire.worker.vanishing import MAKE_SURE, Vanishing
 
 LOG = logging.getLogger(__name__)
 
-#: A VM that Nova does not find is looked for once more after this long: one answer out of several
-#: API servers may come from a replica that lags behind.
-_MAKE_SURE = datetime.timedelta(seconds=5)
 _SOON = datetime.timedelta(seconds=2)
 
 
@@ -56,7 +54,7 @@ class Steps:
             State.QUARANTINED: tending,
             State.ENDING: Ending(tools, telling, jobs, keeping),
             State.REVIVING: Reviving(tools),
-            State.VANISHED: self._make_sure,
+            State.VANISHED: Vanishing(tools),
             State.FAILED: self._rest,
             State.EXEMPT: self._look_at_exempt,
             State.DELETED: self._look_at_deleted,
@@ -135,7 +133,8 @@ class Steps:
         columns = adoption.columns(server, now, terms, datetime.timedelta(0))
         columns["state"] = lifecycle.after(row.state, Event.ADOPT).value
         adopted = dataclasses.replace(row, **columns)
-        columns["answered"] = row.questions
+        # Whatever was true of it before.
+        columns |= {"waiting_since": None, "unexplained_at": None, **claims.answered(row)}
         next_at = columns.pop("next_at")
         with tools.database.begin() as connection:
             claims.finish(connection, row, next_at, attempts=0, last_error=None, **columns)
@@ -154,47 +153,6 @@ class Steps:
             adopted.lease_id,
             adopted.ends_at,
         )
-
-    def _make_sure(self, row: Expiration) -> None:
-        """Look once more for a VM that Nova did not find; two answers alike are proof."""
-        tools = self._tools
-        now = tools.clock()
-        # Whatever woke it meanwhile: the two answers have to lie apart.
-        not_before = datetime.datetime.fromisoformat(row.progress["vanished"]) + _MAKE_SURE
-        if now < not_before:
-            with tools.database.begin() as connection:
-                claims.finish(connection, row, not_before)
-            return
-        try:
-            server = tools.cloud.nova.get(row.server_id)
-        except errors.NotFound:
-            server = None
-        if server is not None and server.status not in adoption.GONE:
-            with tools.database.begin() as connection:
-                claims.finish(
-                    connection,
-                    row,
-                    now,
-                    state=lifecycle.after(row.state, Event.REAPPEAR).value,
-                    attempts=0,
-                    answered=row.questions,
-                )
-                db_api.record(connection, row, "reappeared", now)
-            return
-        with tools.database.begin() as connection:
-            claims.finish(
-                connection,
-                row,
-                None,
-                state=lifecycle.after(row.state, Event.GONE).value,
-                progress={},
-                attempts=0,
-                last_error=None,
-            )
-            if row.lease_id is not None:
-                leases.destroy(connection, [row.lease_id])
-            db_api.record(connection, row, "deleted", now, by="its owner, or an administrator")
-        LOG.info("Server %s is gone: its lease was removed", row.server_id)
 
     def _look_at_deleted(self, row: Expiration) -> None:
         """Send what is still to be said of a VM that is gone; or take in one that was restored."""
@@ -243,7 +201,7 @@ class Steps:
             return
         self._tools.cloud.nova.get(row.server_id)
         with self._tools.database.begin() as connection:
-            claims.finish(connection, row, None, answered=row.questions)
+            claims.finish(connection, row, None, **claims.answered(row))
 
     def _take_in_again(self, row: Expiration) -> None:
         """Begin anew: with another generation, so that old notices count for nothing."""
@@ -278,8 +236,10 @@ class Steps:
                 claims.finish(
                     connection,
                     row,
-                    now + _MAKE_SURE,
+                    now + MAKE_SURE,
                     state=lifecycle.after(row.state, Event.VANISH).value,
+                    # The lease is held from the moment that this disappearance is unexplained.
+                    unexplained_at=None,
                     progress={**row.progress, "vanished": now.isoformat()},
                 )
                 db_api.record(connection, row, "vanished", now)

@@ -104,7 +104,7 @@ class Tending:
                 connection,
                 row,
                 self._tools.clock(),
-                answered=row.questions,
+                **claims.answered(row),
                 server_name=db_api.storable(server.name, 255),
                 project_id=server.project_id,
                 user_id=server.user_id,

@@ -36,10 +36,12 @@ _STATUS = {
     "resized": "VERIFY_RESIZE",
     "error": "ERROR",
     "soft-delete": "SOFT_DELETED",
+    "deleted": "DELETED",
     "shelved": "SHELVED",
     "shelved_offloaded": "SHELVED_OFFLOADED",
 }
 _QUERY = {"all_tenants", "limit", "marker", "sort_key", "sort_dir", "project_id", "status"}
+_QUERY |= {"deleted", "uuid"}
 _PAGING = {"limit", "marker", "sort_key", "sort_dir"}
 
 
@@ -91,6 +93,7 @@ class Compute:
     """Servers.
 
     :ivar vms: by UUID; change them as you like
+    :ivar deleted: those that Nova remembers as deleted, by UUID
     :ivar reads: how many reads of a server see it in transition (``powering-off``, ``deleting``)
     :ivar max_limit: most servers on a page, whatever was asked for
     :ivar down_cells: names of the cells that Nova cannot reach
@@ -122,7 +125,12 @@ class Compute:
 
     def vanish(self, server_id: str) -> None:
         """Delete a server without anybody having asked."""
-        self.deleted[server_id] = self.vms.pop(server_id)
+        vm = self.deleted[server_id] = self.vms.pop(server_id)
+        vm.vm_state, vm.task_state = "deleted", None
+
+    def lose(self, server_id: str) -> Vm:
+        """Know nothing of a server any more, as of one that is not in a restored database."""
+        return self.vms.pop(server_id)
 
     # Requests
 
@@ -269,10 +277,15 @@ class Compute:
         if unknown:
             return error(400, f"Additional properties are not allowed ({unknown})")
         paged = bool(_PAGING & set(request.query))
+        # An administrator's filters; others' are dropped without a word.
+        deleted = project_id is None and (request.param("deleted") or "").lower() == "true"
+        uuids = request.query.get("uuid") if project_id is None else None
         vms = [
             vm
-            for vm in self.vms.values()
-            if vm.vm_state != "soft-delete" and project_id in (None, vm.project_id)
+            for vm in [*self.vms.values(), *self.deleted.values()]
+            if (vm.vm_state in ("deleted", "soft-delete")) == deleted
+            and project_id in (None, vm.project_id)
+            and (uuids is None or vm.id in uuids)
         ]
         down = [vm for vm in vms if vm.cell in self.down_cells]
         vms = [vm for vm in vms if vm.cell not in self.down_cells]
@@ -299,7 +312,8 @@ class Compute:
             # Nova names the host that it believes it has, which need not be reachable.
             href = f"http://nova.invalid/v2.1/servers/detail?{urllib.parse.urlencode(query)}"
             body["servers_links"] = [{"rel": "next", "href": href}]
-        if not paged:
+        filtered = {"deleted", "uuid"} & set(request.query)
+        if not paged and not filtered:
             body["servers"] = [self._brief(vm) for vm in down] + body["servers"]
         for vm in page:
             self._looked_at(vm)

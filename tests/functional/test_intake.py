@@ -151,6 +151,46 @@ def test_a_vm_that_was_deleted_takes_its_lease_with_it(bus: Bus) -> None:
     assert world.mails == []
 
 
+@ANY_DATABASE
+@pytest.mark.parametrize("event", ["delete.end", "soft_delete.end"])
+def test_a_deletion_that_nova_told_of_is_explained_by_that(bus: Bus, event: str) -> None:
+    """Nova remembers nothing of the VM: its list of deleted servers has been archived."""
+    world = bus.world
+    server_id, other = world.boot(), world.boot()
+    for each in (server_id, other):
+        bus.say("create.end", each)
+        wait_for_state(world, each, "active")
+    world.cloud.compute.lose(server_id)
+    world.cloud.compute.lose(other)
+    bus.say(event, server_id)
+    bus.say("unshelve.end", other)
+    wait_for_state(world, server_id, "vanished")
+    wait_for_state(world, other, "vanished")
+    move_on(world, MAKE_SURE)
+    wait_for_state(world, server_id, "deleted")
+    wait_until(lambda: world.row(other).unexplained_at, "the other one is found unexplained")
+    assert world.state(other) == "vanished"
+    assert world.all_leases() == [world.row(other).lease_id]
+
+
+@ANY_DATABASE
+def test_a_deletion_that_was_told_and_did_not_happen_explains_nothing_later(one_bus: Bus) -> None:
+    world = one_bus.world
+    server_id = world.boot()
+    one_bus.say("create.end", server_id)
+    wait_for_state(world, server_id, "active")
+    one_bus.say("delete.end", server_id)
+    wait_until(lambda: asked(world, server_id) >= 2, "Nova is asked about it")
+    wait_until(lambda: _answered(world, server_id), "the question is answered")
+    assert world.row(server_id).deletion_told_at is None
+    world.cloud.compute.lose(server_id)
+    one_bus.say("unshelve.end", server_id)
+    wait_for_state(world, server_id, "vanished")
+    move_on(world, MAKE_SURE)
+    wait_until(lambda: world.row(server_id).unexplained_at, "it is found unexplained")
+    assert world.state(server_id) == "vanished"
+
+
 def test_both_formats_and_each_of_them_ten_times(at_work: World) -> None:
     server_id = at_work.boot()
     for _ in range(10):
@@ -839,6 +879,7 @@ def test_an_empty_list_deletes_nothing(world: World, reconcile: Reconcile) -> No
 def test_a_vm_that_is_listed_but_not_found_has_no_lease_in_the_end(
     world: World, reconcile: Reconcile
 ) -> None:
+    """Nothing explains it, so that its lease is kept for an hour."""
     server_id = world.boot()
     world.cloud.fault(
         f"/servers/{server_id}$", status=404, message=f"Instance {server_id} could not be found."
@@ -848,12 +889,19 @@ def test_a_vm_that_is_listed_but_not_found_has_no_lease_in_the_end(
     world.see(server_id)
     world.clock.advance(seconds=6)
     world.harness.work()
+    assert world.state(server_id) == "vanished"
+    for _ in range(3):
+        reconcile()
+        assert world.state(server_id) == "vanished"
+        assert len(world.all_leases()) == 1
+    world.live(world.clock.now() + timedelta(hours=1))
     assert world.state(server_id) == "deleted"
     for _ in range(3):
         reconcile()
     assert world.state(server_id) == "deleted"
     assert world.all_leases() == []
-    assert world.events(server_id) == ["adopted", "vanished", "deleted"]
+    events = ["adopted", "vanished", "vanished_unexplained", "deleted"]
+    assert world.events(server_id) == events
 
 
 def test_a_vm_that_is_not_found_once_reappears(world: World) -> None:
