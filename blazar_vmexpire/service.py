@@ -22,6 +22,7 @@ from blazar_vmexpire.worker.bursts import Bursts
 from blazar_vmexpire.worker.claims import Chore
 from blazar_vmexpire.worker.service import Duty, Worker
 from blazar_vmexpire.worker.tools import Tools, assemble
+from blazar_vmexpire.worker.watching import Watching
 
 LOG = logging.getLogger(__name__)
 
@@ -30,9 +31,12 @@ RECONCILIATION = "reconciliation"
 AUDIT = "audit"
 THOROUGH_AUDIT = "thorough audit"
 BURSTS = "bursts"
+BRAKE = "brake"
 
 #: How often it is looked whether many ends come together.
 _BURSTS_INTERVAL = datetime.timedelta(seconds=10)
+#: How often it is looked whether the brake has to trip.
+_BRAKE_INTERVAL = datetime.timedelta(seconds=30)
 
 
 def prepare(
@@ -113,6 +117,15 @@ class Service:
             duration=options.claim_duration,
         )
         duties.append(Duty(bursts, lambda chore: Bursts(tools, chore.renew).run()))
+        brake = Chore(
+            tools.database,
+            tools.clock,
+            BRAKE,
+            interval=_BRAKE_INTERVAL,
+            duration=options.claim_duration,
+        )
+        watching = Watching(tools)
+        duties.append(Duty(brake, lambda chore: watching.run()))
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))
         self.worker = Worker(tools, duties)

@@ -20,6 +20,7 @@ from oslo_db import options as db_options
 from sqlalchemy import exc as sa_exc
 
 from blazar_vmexpire.cmd import (
+    manage_brake,
     manage_db,
     manage_failed,
     manage_purge,
@@ -81,7 +82,14 @@ def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF
 
 
 def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    for module in (manage_db, manage_show, manage_failed, manage_purge, manage_withdraw):
+    for module in (
+        manage_db,
+        manage_show,
+        manage_failed,
+        manage_brake,
+        manage_purge,
+        manage_withdraw,
+    ):
         module.add_commands(commands)
 
 

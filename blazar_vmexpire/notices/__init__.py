@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from blazar_vmexpire.notices.addresses import BadAddress, parse_recipient, parse_sender
-from blazar_vmexpire.notices.content import KINDS, Kind, Notice
+from blazar_vmexpire.notices.content import KINDS, Alarm, Group, Kind, Named, Notice
 from blazar_vmexpire.notices.mail import (
     Mailer,
     MailUnavailable,
@@ -16,10 +16,13 @@ from blazar_vmexpire.notices.render import Rendered, Renderer, UnknownKind
 
 __all__ = [
     "KINDS",
+    "Alarm",
     "BadAddress",
+    "Group",
     "Kind",
     "MailUnavailable",
     "Mailer",
+    "Named",
     "Notice",
     "Rendered",
     "Renderer",

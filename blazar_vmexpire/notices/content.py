@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+from collections.abc import Sequence
 
 
 class Kind(enum.StrEnum):
@@ -25,6 +26,41 @@ class Kind(enum.StrEnum):
 
 #: Every kind there is a template for.
 KINDS: tuple[Kind, ...] = tuple(Kind)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A VM in a list."""
+
+    id: str
+    name: str
+    project_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Some VMs, not all of which need be named."""
+
+    count: int
+    servers: Sequence[Named]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """What the operator is told when the brake has tripped. Dates are naive UTC."""
+
+    tripped_at: datetime.datetime
+    #: The administrator who did it by hand; None where it tripped by itself.
+    tripped_by: str | None
+    reason: str
+    #: VMs that have a lease.
+    known: int
+    #: How many may end in an hour.
+    pace: int
+    #: Whose end was due or under way.
+    ending: Group
+    #: Whom Nova does not know any more, with nothing to explain it.
+    vanished: Group
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

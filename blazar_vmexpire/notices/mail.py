@@ -105,7 +105,7 @@ class MailUnavailable(Exception):
 def message_id_for(server_id: str, kind: str, generation: int, domain: str) -> str:
     """Make the Message-ID of a notice: the same for the same notice, however often it is sent.
 
-    :param server_id: UUID of the VM.
+    :param server_id: UUID of the VM, or what else the mail is about.
     :param kind: the notice's kind with its suffix.
     :param generation: of the VM's expiration.
     :param domain: of the sender's address.
@@ -119,14 +119,15 @@ def message_id_for(server_id: str, kind: str, generation: int, domain: str) -> s
 def build_message(
     rendered: Rendered,
     *,
-    notice: Notice,
     recipient: str,
+    notice: Notice | None = None,
     from_address: str,
     message_id: str,
     date: datetime.datetime,
 ) -> EmailMessage:
     """Build the mail of a worded notice.
 
+    :param notice: what it is about; None where that is not one VM.
     :param recipient: one address, as :func:`parse_recipient` gives it.
     :param from_address: the sender: an address, or ``Name <address>``.
     :param date: of the mail, naive UTC.
@@ -140,8 +141,9 @@ def build_message(
     message["Message-ID"] = message_id
     # RFC 3834: no holiday responder answers this.
     message["Auto-Submitted"] = "auto-generated"
-    message["X-OpenStack-Server"] = words.one_line(notice.server_id)
-    message["X-OpenStack-Project"] = words.one_line(notice.project_id)
+    if notice is not None:
+        message["X-OpenStack-Server"] = words.one_line(notice.server_id)
+        message["X-OpenStack-Project"] = words.one_line(notice.project_id)
     # An HTML part would be added here: message.add_alternative(…, subtype="html").
     text = words.plain_body(rendered.text)
     short = all(len(line) <= _LINE_LIMIT for line in text.split("\n"))

@@ -9,20 +9,22 @@ import functools
 import pathlib
 import shlex
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
 from oslo_log import log as logging
 
 from blazar_vmexpire.notices import samples, words
-from blazar_vmexpire.notices.content import KINDS, Notice
+from blazar_vmexpire.notices.content import KINDS, Alarm, Group, Notice
 
 LOG = logging.getLogger(__name__)
 
 _PACKAGE = "blazar_vmexpire.notices"
 _SUFFIX = ".txt.j2"
 _SUBJECT = "Subject:"
+#: Name of the template of the operator's mail about the brake.
+_ALARM = "brake"
 #: Longer subjects are cut: what matters stands at their beginning.
 _SUBJECT_LIMIT = 200
 _NO_NAME = "(no name)"
@@ -78,16 +80,25 @@ class Renderer:
             raise UnknownKind(
                 f"no template for notices of kind {notice.kind!r}: known are {', '.join(KINDS)}"
             )
+        return self._word(
+            notice.template, _context(notice), f"Notice {notice.kind} for server {notice.server_id}"
+        )
+
+    def render_alarm(self, alarm: Alarm) -> Rendered:
+        """Word the operator's mail about the brake, by ``brake.txt.j2``.
+
+        Its template has the fields of :class:`Alarm`. Where an operator's own fails, the error is
+        logged and the built-in one is used.
+        """
+        return self._word(_ALARM, _alarm_context(alarm), "The mail about the brake")
+
+    def _word(self, template: str, context: Mapping[str, Any], what: str) -> Rendered:
         if self._chosen is not self._builtin:
             try:
-                return self._chosen.render(notice)
+                return self._chosen.render(template, context)
             except TemplateError as error:
-                LOG.error(
-                    "Notice %(kind)s for server %(server)s is worded by the built-in template:"
-                    " %(error)s",
-                    {"kind": notice.kind, "server": notice.server_id, "error": error},
-                )
-        return self._builtin.render(notice)
+                LOG.error("%s is worded by the built-in template: %s", what, error)
+        return self._builtin.render(template, context)
 
     def check(self) -> list[str]:
         """Render every kind with made-up data, and look through the operator's directories.
@@ -96,9 +107,10 @@ class Renderer:
             notices: the built-in templates take the place of what cannot be used.
         """
         problems = dict.fromkeys(self._check_directories())
-        for notice in samples.every_kind():
+        every = [(notice.template, _context(notice)) for notice in samples.every_kind()]
+        for template, context in [*every, (_ALARM, _alarm_context(samples.ALARM))]:
             try:
-                self._chosen.render(notice)
+                self._chosen.render(template, context)
             except TemplateError as error:
                 problems[str(error)] = None
         return list(problems)
@@ -154,14 +166,14 @@ class _Templates:
         """List the names of all templates that are there."""
         return set(self._environment.list_templates())
 
-    def render(self, notice: Notice) -> Rendered:
-        """Word a notice.
+    def render(self, template: str, context: Mapping[str, Any]) -> Rendered:
+        """Word something by the template of that name, without its suffix.
 
         :raises TemplateError: for whatever goes wrong in a template.
         """
-        name = notice.template + _SUFFIX
+        name = template + _SUFFIX
         try:
-            text = self._environment.get_template(name).render(_context(notice))
+            text = self._environment.get_template(name).render(context)
         except Exception as error:  # a template may raise anything there is
             raise TemplateError(self._describe(name, error)) from error
         head, _, body = text.lstrip().partition("\n\n")
@@ -211,6 +223,31 @@ def _context(notice: Notice) -> dict[str, Any]:
         "kind": notice.template,
         "away": away,
         "extend_command": _extend_command(notice),
+    }
+
+
+def _alarm_context(alarm: Alarm) -> dict[str, Any]:
+    """Say what the template of the operator's mail can use."""
+
+    def harmless(group: Group) -> dict[str, Any]:
+        return {
+            "count": group.count,
+            "servers": [
+                {
+                    "id": server.id,
+                    "name": words.one_line(server.name) or _NO_NAME,
+                    "project_id": words.one_line(server.project_id),
+                }
+                for server in group.servers
+            ],
+        }
+
+    context = {field.name: getattr(alarm, field.name) for field in dataclasses.fields(alarm)}
+    return context | {
+        "reason": words.one_line(alarm.reason, 2000),
+        "tripped_by": words.one_line(alarm.tripped_by or ""),
+        "ending": harmless(alarm.ending),
+        "vanished": harmless(alarm.vanished),
     }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
-from blazar_vmexpire.notices.content import KINDS, Kind, Notice
+from blazar_vmexpire.notices.content import KINDS, Alarm, Group, Kind, Named, Notice
 
 _NOW = datetime.datetime(2026, 12, 11, 4, 50)
 _DAY = datetime.timedelta(days=1)
@@ -29,6 +29,23 @@ REMINDER = Notice(
     image_name=None,
     reason=None,
     latest_allowed=_NOW + 30 * _DAY,
+)
+
+
+#: The brake tripped by itself: more VMs vanished than are named.
+ALARM = Alarm(
+    tripped_at=_NOW,
+    tripped_by=None,
+    reason="42 servers have vanished from Nova without being deleted, more than 20",
+    known=900,
+    pace=20,
+    ending=Group(count=0, servers=()),
+    vanished=Group(
+        count=42,
+        servers=(
+            Named(id=REMINDER.server_id, name=REMINDER.server_name, project_id=REMINDER.project_id),
+        ),
+    ),
 )
 
 
