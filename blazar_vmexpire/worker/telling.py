@@ -124,6 +124,7 @@ class Telling:
             user = self._tools.cloud.keystone.get_user(row.user_id)
         except errors.NotFound:
             why = f"user {row.user_id} does not exist any more"
+            self._report_orphan(row, "user", row.user_id)
         else:
             name = user.name
             try:
@@ -175,7 +176,25 @@ class Telling:
         try:
             return self._tools.cloud.keystone.get_project(row.project_id or "").name
         except errors.NotFound:
+            self._report_orphan(row, "project", row.project_id)
             return row.project_id or ""
+
+    def _report_orphan(self, row: Expiration, kind: str, missing: str | None) -> None:
+        """Have it said, once, that the VM's user or project is gone: a person has to look.
+
+        Nothing follows from it: the VM ends when it would have ended, not earlier and not later.
+        """
+        with self._tools.database.begin() as connection:
+            new = db_api.record_once(
+                connection, row, "orphaned", self._tools.clock(), **{kind: missing}
+            )
+        if new:
+            LOG.warning(
+                "Server %s is an orphan: Keystone does not find its %s %s",
+                row.server_id,
+                kind,
+                missing,
+            )
 
     def _refused(
         self, row: Expiration, notice: NoticeRow, recipient: _Recipient, error: str
