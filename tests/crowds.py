@@ -8,13 +8,13 @@ import datetime
 import sqlalchemy as sa
 
 from blazar_vmexpire.db.engine import Database
-from blazar_vmexpire.db.models import expirations, notices
-from blazar_vmexpire.leases import EVENTS, LEASES
+from blazar_vmexpire.db.models import expirations, notices, passes
+from blazar_vmexpire.leases import EVENTS, LEASES, RESERVATIONS
 from blazar_vmexpire.lifecycle import State
 
 
 def end_together(database: Database, ends_at: datetime.datetime, told_at: datetime.datetime) -> int:
-    """Give every VM that has a lease the same end, of which its owner has been told.
+    """Give every VM the same end, of which its owner has been told; its lease is live (again).
 
     :param ends_at: naive UTC, a whole minute.
     :param told_at: when the notice of it was accepted.
@@ -24,12 +24,22 @@ def end_together(database: Database, ends_at: datetime.datetime, told_at: dateti
     with database.begin() as connection:
         count: int = connection.execute(
             sa.update(expirations).values(
-                state=State.NOTICED, ends_at=ends_at, next_at=ends_at, claimed_until=None
+                state=State.NOTICED,
+                ends_at=ends_at,
+                next_at=ends_at,
+                waiting_since=None,
+                progress="{}",
+                claimed_until=None,
             )
         ).rowcount
-        connection.execute(sa.update(LEASES).values(end_date=ends_at))
+        connection.execute(sa.delete(passes))
+        connection.execute(sa.delete(notices))
+        connection.execute(sa.update(LEASES).values(end_date=ends_at, status="ACTIVE"))
+        connection.execute(sa.update(RESERVATIONS).values(status="active"))
         connection.execute(
-            sa.update(EVENTS).where(EVENTS.c.event_type == "end_lease").values(time=ends_at)
+            sa.update(EVENTS)
+            .where(EVENTS.c.event_type == "end_lease")
+            .values(time=ends_at, status="UNDONE")
         )
         connection.execute(
             sa.update(EVENTS)

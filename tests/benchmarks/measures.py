@@ -12,17 +12,21 @@ import pathlib
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
+from blazar import rpc
 from blazar import status as blazar_status
 from blazar.db import api as blazar_db_api
 from blazar.db.sqlalchemy import facade_wrapper
+from blazar.manager import service as blazar_manager
+from blazar.notification import notifier
 from keystoneauth1 import adapter
 from oslo_config import cfg
 from oslo_db import options as db_options
 from oslo_utils import timeutils
 
-from blazar_vmexpire import service
+from blazar_vmexpire import lifecycle, service
 from blazar_vmexpire.cloud import nova
 from blazar_vmexpire.cloud.session import make_session
 from blazar_vmexpire.conf import opts
@@ -30,8 +34,10 @@ from blazar_vmexpire.db import blazar_indexes
 from blazar_vmexpire.db.models import chores, expirations
 from blazar_vmexpire.intake.reconcile import Result
 from blazar_vmexpire.leases import EVENTS, LEASES, RESERVATIONS
-from blazar_vmexpire.worker import auditing, claims
+from blazar_vmexpire.worker import auditing, bursts, claims
 from blazar_vmexpire.worker.tools import Tools, assemble
+from tests import crowds
+from tests.blazar_rpc import make_transport
 
 #: How many rows a worker of :func:`work_off` claims at a time.
 CLAIMED_AT_ONCE = 500
@@ -184,6 +190,107 @@ def tick(options: pathlib.Path, times: int) -> dict[str, list[float]]:
         cfg.CONF.reset()
     tools.database.engine.dispose()
     return found
+
+
+def end_all(options: pathlib.Path, ends_in: datetime.timedelta) -> None:
+    """Give all leases the same end, of which their owners were told five days ago."""
+    tools = assemble(read_options(options))
+    now = lifecycle.floor_minute(tools.clock())
+    crowds.end_together(tools.database, now + ends_in, now - datetime.timedelta(days=5))
+    tools.database.engine.dispose()
+
+
+def burst(options: pathlib.Path, servers: int, paced: bool) -> dict[str, float]:
+    """Deal with the ends of all VMs, which are due.
+
+    What Blazar's manager has in hand at that moment is left to steps of its own, here as always.
+
+    :param paced: whether the brake's pace is kept.
+    :returns: ``seconds``; how many were ``taken``, ``moved``, and ``left``.
+    """
+    conf = read_options(options)
+    conf.set_override("enabled", paced, group="vmexpire_brake")
+    tools = assemble(conf)
+    x = expirations.c
+    taken = moved = 0
+    with _Stopwatch() as watch:
+        while (result := bursts.Bursts(tools).run()) != bursts.Result():
+            taken += result.taken
+            moved += result.moved
+    with tools.database.begin() as connection:
+        left = connection.scalar(
+            sa.select(sa.func.count()).where(
+                x.state == lifecycle.State.NOTICED, x.ends_at <= tools.clock()
+            )
+        )
+        closed = connection.scalar(
+            sa.select(sa.func.count())
+            .select_from(expirations.join(LEASES, LEASES.c.id == x.lease_id))
+            .where(x.state == lifecycle.State.ENDING, LEASES.c.status == "TERMINATED")
+        )
+    assert (taken + moved + left, closed) == (servers, taken), (taken, moved, left, closed)
+    tools.database.engine.dispose()
+    return {"seconds": watch.seconds, "taken": taken, "moved": moved, "left": left}
+
+
+def end_by_engine(options: pathlib.Path, leases: int) -> float:
+    """Have Blazar's own engine end some leases, with our plug-in's hooks.
+
+    :returns: seconds.
+    """
+    tools = assemble(read_options(options))
+    past = lifecycle.floor_minute(tools.clock())
+    some = sa.select(LEASES.c.id).order_by(LEASES.c.id).limit(leases).subquery()
+    with tools.database.begin() as connection:
+        ids = connection.scalars(sa.select(some)).all()
+        connection.execute(
+            sa.update(EVENTS)
+            .where(EVENTS.c.lease_id.in_(ids), EVENTS.c.event_type == "end_lease")
+            .values(time=past)
+        )
+    manager = _make_manager(options)
+    with _Stopwatch() as watch:
+        manager._process_events()
+    with tools.database.begin() as connection:
+        ended = connection.scalar(
+            sa.select(sa.func.count()).where(
+                LEASES.c.id.in_(ids), LEASES.c.status == blazar_status.lease.TERMINATED
+            )
+        )
+    assert ended == leases, f"Blazar ended {ended} leases of {leases}"
+    _forget_manager()
+    tools.database.engine.dispose()
+    return watch.seconds
+
+
+def run_engine(options: pathlib.Path) -> None:
+    """Be a manager whose engine ticks every ten seconds, until this process is ended."""
+    manager = _make_manager(options)
+    while True:
+        began = time.monotonic()
+        manager._process_events()
+        time.sleep(max(0.0, began + 10 - time.monotonic()))
+
+
+def _make_manager(options: pathlib.Path) -> Any:
+    """Make Blazar's manager with our plug-in, whose worker does not run."""
+    opts.register_opts(cfg.CONF)
+    cfg.CONF(["--config-file", str(options)], project="blazar", default_config_dirs=[])
+    db_options.set_defaults(cfg.CONF)
+    facade_wrapper._clear_engine()
+    notifier.init()
+    rpc.TRANSPORT = make_transport(cfg.CONF)
+    manager = blazar_manager.ManagerService()
+    assert manager.plugins, "the plug-in was not loaded: see the log"
+    return manager
+
+
+def _forget_manager() -> None:
+    notifier.cleanup()
+    rpc.TRANSPORT = None
+    facade_wrapper._get_facade().writer.get_engine().dispose()
+    facade_wrapper._clear_engine()
+    cfg.CONF.reset()
 
 
 def peak_memory() -> int:

@@ -3,7 +3,8 @@
 
 It runs as a process of its own and sends pages that were serialised beforehand straight from a
 file, so that what is measured is who asks. Beside ``servers/detail`` it knows what is asked on the
-way there: a token with a catalogue, and ``os-services``. Nothing but the standard library.
+way there: a token with a catalogue, and ``os-services``; and for Blazar's manager Keystone's
+version. Nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -275,6 +276,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._send_page(*place)
         elif parsed.path.endswith("/os-services"):
             self._answer(200, _services())
+        elif parsed.path.rstrip("/") == "/identity/v3":
+            self._answer(200, {"version": _version(self.url)})
         else:
             self._answer(404, _not_found(self.path))
 
@@ -297,6 +300,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def _version(url: str) -> dict[str, Any]:
+    return {
+        "id": "v3.14",
+        "status": "stable",
+        "updated": "2020-04-07T00:00:00Z",
+        "links": [{"rel": "self", "href": f"{url}/identity/v3/"}],
+        "media-types": [
+            {
+                "base": "application/json",
+                "type": "application/vnd.openstack.identity-v3+json",
+            }
+        ],
+    }
 
 
 def _not_found(path: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import concurrent.futures
 import configparser
 import contextlib
 import dataclasses
+import datetime
 import multiprocessing
 import pathlib
 import statistics
@@ -171,6 +172,43 @@ class _Bench:
                     raw=ticks[how],
                 )
 
+            yield from self._bursts(options)
+
+    def _bursts(self, options: pathlib.Path) -> Iterator[Figure]:
+        """Let all leases end at once, beside a manager that does what it does then."""
+        count = self._size.known
+        few = min(200, count)
+        self._say(f"having Blazar's own engine end {few} leases")
+        self._run(measures.end_all, options, datetime.timedelta(days=30))
+        seconds = self._run(measures.end_by_engine, options, few)
+        yield Figure("leases that Blazar's own engine ends", few / seconds, "leases/s")
+        for paced, how in ((True, "at the brake's pace"), (False, "the pace lifted")):
+            self._say(f"ending {count:,} leases at once, {how}")
+            self._run(measures.end_all, options, datetime.timedelta(0))
+            with self._engine(options):
+                done = self._run(measures.burst, options, count, paced)
+            yield Figure(
+                f"{count:,} leases end at once, beside a manager, {how}:"
+                f" {done['taken']:,} taken, {done['moved']:,} moved, {done['left']:,} left",
+                done["seconds"],
+                "s",
+                at_most=60,
+                raw=done,
+            )
+
+    @contextlib.contextmanager
+    def _engine(self, options: pathlib.Path) -> Iterator[None]:
+        """Run a manager beside."""
+        process = multiprocessing.get_context("spawn").Process(
+            target=measures.run_engine, args=(options,), daemon=True
+        )
+        process.start()
+        try:
+            yield
+        finally:
+            process.kill()
+            process.join()
+
     def _queue(self, options: pathlib.Path) -> Figure:
         """Work off a queue in which every VM is due."""
         count = self._size.new
@@ -204,6 +242,13 @@ class _Bench:
             {
                 "database": {"connection": url},
                 RESOURCE_TYPE: {"undeliverable_contact": "operators@example.org"},
+                # For Blazar's own manager, which is run with and beside ours.
+                "DEFAULT": {"transport_url": "fake:/"},
+                "manager": {"plugins": "virtual.vm.plugin"},
+                "vmexpire_worker": {"enabled": "false"},
+                "oslo_messaging_notifications": {"driver": "noop"},
+                # All wait that have to; it is not the stop that is measured.
+                "vmexpire_brake": {"trip_hours": "1000"},
             }
         )
         path = self._directory / "blazar.conf"

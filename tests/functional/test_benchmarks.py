@@ -40,12 +40,17 @@ def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -
         "audit of 50 leases, all sound",
         "idle tick of Blazar's engine, 50 leases, with our index",
         "idle tick of Blazar's engine, 50 leases, without our index",
+        "leases that Blazar's own engine ends",
+        "50 leases end at once, beside a manager, at the brake's pace: 0 taken, 30 moved, 20 left",
+        "50 leases end at once, beside a manager, the pace lifted: 0 taken, 0 moved, 50 left",
     ]
     assert all(figure.value > 0 for figure in figures)
     assert [figure.what.strip() for figure in figures if figure.held is not None] == [
         "adopting 50 VMs on sqlite, one process",
         "the same, compared with bare",
         "peak memory of a process that does it",
+        "50 leases end at once, beside a manager, at the brake's pace: 0 taken, 30 moved, 20 left",
+        "50 leases end at once, beside a manager, the pace lifted: 0 taken, 0 moved, 50 left",
     ]
     # As large as Nova's own: the figure for parsing depends on it.
     assert 2_200 <= int(_size(figures).replace(",", "")) <= 2_500
