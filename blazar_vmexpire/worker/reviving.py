@@ -46,7 +46,9 @@ class Reviving:
             self._report(row, "unlocked")
         # While its image is being made, it cannot be started.
         self._remove_image(row)
-        if undo.get("start") and server.status != "ACTIVE":
+        # What Nova is in the middle of may be the very stop that has to be undone. What is neither
+        # stopped nor being stopped is not ours to start: somebody has paused it, or it is broken.
+        if undo.get("start") and (server.task_state is not None or server.status == "SHUTOFF"):
             if server.task_state is None:
                 nova.start(server.id)
                 self._report(row, "start_asked")
