@@ -38,9 +38,9 @@ venv-test: python
 	@python3 tools/bootstrap.py --profile test
 
 .PHONY: demo
-demo: venv ## Live a VM's life on a real cloud, narrated (KEEP=1 leaves the cloud up)
+demo: venv ## Live a VM's life on a real cloud, narrated (KEEP=1 leaves it up; HYPERVISOR=libvirt)
 	@echo "==> demo"
-	@$(BIN)/python -m tools.demo $(if $(KEEP),--keep)
+	@$(BIN)/python -m tools.demo $(if $(KEEP),--keep) $(if $(HYPERVISOR),--hypervisor $(HYPERVISOR))
 
 .PHONY: test
 test: venv-test lint ## Everything but the long scenarios: style, unit, functional, integration

@@ -12,12 +12,15 @@ from oslo_config import cfg
 
 from blazar_vmexpire.conf import opts
 from tools.demo import accounts, mailbox, terms
-from tools.demo.__main__ import Demo
+from tools.demo.__main__ import STORIES, Demo
 from tools.demo.checks import NotSo, in_order, require
 from tools.demo.narrator import Narrator, columns
+from tools.demo.real import RECORD, RealStory
+from tools.demo.story import Story
 from tools.demo.timing import DONE, FAILED, INTERRUPTED, Timings, spoken
 from tools.demo.waiting import countdown, wait_for
 from tools.sandbox import SandboxError
+from tools.sandbox.hypervisor import HYPERVISORS
 from tools.sandbox.settings import parse_setting
 
 NOON = datetime(2026, 11, 20, 12, 0)
@@ -284,9 +287,10 @@ class Cloud:
         self.calls = []
         self._wipes = wipes
 
-    def up(self, port_offset, settings):
+    def up(self, port_offset, settings, *, hypervisor):
         self.files.directory.mkdir(parents=True)
         self.calls.append("up")
+        self.hypervisor = hypervisor
 
     def down(self, wipe):
         self.calls.append("down")
@@ -335,6 +339,31 @@ def test_exit_code_and_whether_the_cloud_stays(
     assert "Summary" in stream.getvalue()
     assert ("down --dir" in stream.getvalue()) is (calls == ["up"])
     assert (f"a line about {SERVER}" in stream.getvalue()) is (code == 1)
+
+
+@pytest.mark.parametrize("hypervisor", HYPERVISORS)
+def test_the_cloud_gets_the_hypervisor_that_the_opening_tells_of(
+    tmp_path, narrator, stream, hypervisor
+):
+    cloud = Cloud(tmp_path / "sandbox" / "demo")
+    assert Demo(narrator, cloud, False, story(), hypervisor).run() == 0
+    assert cloud.hypervisor == hypervisor
+    assert ("QEMU" in stream.getvalue()) is (hypervisor == "libvirt")
+    assert hypervisor in STORIES
+
+
+def test_a_real_guest_lives_the_same_life_and_shows_more():
+    steps = [title for title, _ in Story.steps()]
+    more = [title for title, _ in RealStory.steps()]
+    assert [title for title in more if title in steps] == steps
+    assert more.index("It runs") == 1
+    assert more.index("The image boots") == more.index("The last mail arrives") - 1
+
+
+def test_a_guests_record_on_its_console():
+    line = "SANDBOXGUEST boots=0002 beats=000065 rtc=20261120135455 state=up  "
+    assert RECORD.search(f"SeaBIOS\r\n{line}\r\n")[1] == "0002"
+    assert not RECORD.search("SeaBIOS\r\n")
 
 
 def test_a_defect_of_the_demonstration_leaves_no_cloud_either(tmp_path, narrator):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m tools.demo [--keep]: bring a cloud up, tell the story, take the cloud down.
+"""python -m tools.demo [--keep] [--hypervisor H]: bring a cloud up, tell the story, take it down.
 
 Exit codes: 0 everything held, 1 something did not, 130 interrupted.
 """
@@ -20,9 +20,11 @@ from tools.bootstrap import BootstrapError
 from tools.demo import terms
 from tools.demo.checks import NotSo
 from tools.demo.narrator import Narrator
+from tools.demo.real import RealStory
 from tools.demo.story import Story
 from tools.demo.timing import Timings, spoken
 from tools.sandbox import Sandbox, SandboxError
+from tools.sandbox.hypervisor import FAKE, HYPERVISORS, LIBVIRT
 from tools.sandbox.processes import undisturbed
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -30,10 +32,20 @@ DIRECTORY = PROJECT / ".sandbox" / "demo"
 
 OPENING = """
     This is the life of one VM on a real OpenStack: Keystone, Glance, Placement, Neutron, Nova and
-    Blazar with this plug-in, all on this machine's loopback. Only the hypervisor is not real: it is
-    Nova's own fake driver. A cloud counts a VM's time in months; here it is minutes, and the
-    whole takes about five.
+    Blazar with this plug-in, all on this machine's loopback. {hypervisor} A cloud counts a VM's
+    time in months; here it is minutes, and the whole takes about {minutes}.
 """
+OPENINGS = {
+    FAKE.name: OPENING.format(
+        hypervisor="Only the hypervisor is not real: it is Nova's own fake driver.",
+        minutes="five",
+    ),
+    LIBVIRT.name: OPENING.format(
+        hypervisor="The hypervisor is real, too: QEMU under libvirt, emulating its processor.",
+        minutes="six",
+    ),
+}
+STORIES: dict[str, type[Story]] = {FAKE.name: Story, LIBVIRT.name: RealStory}
 LOG_LINES = 20
 
 #: What can go wrong in a cloud; anything else is a defect of this program.
@@ -53,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--keep", action="store_true", help="leave the cloud up, to go on with it by hand"
     )
+    top.add_argument(
+        "--hypervisor",
+        choices=HYPERVISORS,
+        default=FAKE.name,
+        help="libvirt: the VM is a real guest, on QEMU; as root only (default %(default)s)",
+    )
     return top
 
 
@@ -60,15 +78,22 @@ class Demo:
     """One demonstration, from an empty directory to an empty directory.
 
     story: what is told once the cloud is up
+    hypervisor: what the cloud has, one of the sandbox's
     """
 
     def __init__(
-        self, narrator: Narrator, cloud: Sandbox, keep: bool, story: type[Story] = Story
+        self,
+        narrator: Narrator,
+        cloud: Sandbox,
+        keep: bool,
+        story: type[Story] = Story,
+        hypervisor: str = FAKE.name,
     ) -> None:
         self._narrator = narrator
         self._cloud = cloud
         self._keep = keep
         self._story = story
+        self._hypervisor = hypervisor
         self._directory = cloud.files.directory
         self._timings = Timings()
         cloud.report = self._progress
@@ -77,7 +102,7 @@ class Demo:
 
     def run(self) -> int:
         """Do it all; returns the exit code."""
-        self._narrator.say(OPENING)
+        self._narrator.say(OPENINGS[self._hypervisor])
         code = 130
         try:
             code = self._live()
@@ -118,7 +143,7 @@ class Demo:
             self._narrator.detail(f"in {self._directory}, on port offset {offset}, with")
             for setting in terms.settings():
                 self._narrator.detail(f"  {setting}")
-            self._cloud.up(offset, terms.settings())
+            self._cloud.up(offset, terms.settings(), hypervisor=self._hypervisor)
             self._up = True
 
     def _clear(self) -> None:
@@ -200,7 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    return Demo(Narrator(sys.stdout), Sandbox(DIRECTORY), arguments.keep).run()
+    story, hypervisor = STORIES[arguments.hypervisor], arguments.hypervisor
+    cloud = Sandbox(DIRECTORY)
+    return Demo(Narrator(sys.stdout), cloud, arguments.keep, story, hypervisor).run()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ CHAPTERS += ["image_given", "deleted", "notice_accepted"]
 
 _SECOND = timedelta(seconds=1)
 
+#: A title, and what is done.
+Step = tuple[str, Callable[[Scene], None]]
+
 
 class Story:
     """One VM's life."""
@@ -34,12 +37,10 @@ class Story:
         self._narrator = narrator
         self._timings = timings
 
-    def tell(self) -> None:
-        """Live it, step by step.
-
-        :raises NotSo: something was not as it has to be.
-        """
-        steps: list[tuple[str, Callable[[Scene], None]]] = [
+    @classmethod
+    def steps(cls) -> list[Step]:
+        """What happens, in its order."""
+        return [
             ("Alice boots a VM", boot),
             ("Its lease appears", lease_appears),
             ("The reminder arrives", reminder),
@@ -52,7 +53,13 @@ class Story:
             ("The last mail arrives", last_mail),
             ("The history of it all", history),
         ]
-        for number, (title, step) in enumerate(steps, 2):
+
+    def tell(self) -> None:
+        """Live it, step by step.
+
+        :raises NotSo: something was not as it has to be.
+        """
+        for number, (title, step) in enumerate(self.steps(), 2):
             with self._timings.step(f"{number:>2}  {title}"):
                 self._narrator.heading(f"{number}  {title}")
                 step(self.scene)
