@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 import uuid
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from alembic import autogenerate
 from alembic.runtime.migration import MigrationContext
 
+from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db import blazar_indexes, migration, models
 from blazar_vmexpire.db.engine import Database
 from tests import databases
@@ -149,6 +151,50 @@ class TestUpgrade:
 
         assert set(models.metadata.tables) <= tables(database)
         assert at.name in indexes(database, "vm_expiration_history")
+
+    def test_adds_the_brake_to_what_is_there(self, make: Make) -> None:
+        moment = datetime.datetime(2026, 3, 2, 10, 0, 0, 123456)
+        database = make("blazar")
+        migration.upgrade(database, "0001")
+        with database.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "INSERT INTO vm_expirations (server_id, server_name, state, generation,"
+                    " extensions, attempts, questions, answered, progress)"
+                    " VALUES ('one', 'web1', 'noticed', 3, 2, 0, 1, 1, '{}')"
+                )
+            )
+
+        migration.upgrade(database)
+
+        with database.begin() as connection:
+            row = db_api.get(connection, "one")
+            brakes = connection.execute(sa.select(models.brake)).all()
+            for _ in range(2):
+                connection.execute(
+                    models.passes.insert(), [{"kind": "end", "server_id": "one", "at": moment}]
+                )
+            counted = connection.execute(sa.select(models.passes.c.id, models.passes.c.at)).all()
+        assert row is not None
+        assert (row.state, row.generation, row.extensions) == ("noticed", 3, 2)
+        assert (row.waiting_since, row.deletion_told_at, row.unexplained_at) == (None, None, None)
+        assert [(b.name, b.tripped_at, b.tolerated_waiting) for b in brakes] == [("brake", None, 0)]
+        assert len({pass_.id for pass_ in counted}) == 2
+        assert {pass_.at for pass_ in counted} == {moment}
+
+    def test_goes_on_where_the_brake_was_interrupted(self, make: Make) -> None:
+        database = make("ours")
+        with database.begin() as connection:
+            connection.execute(sa.text("DELETE FROM vm_expiration_brake"))
+            connection.execute(sa.text("DROP TABLE vm_expiration_passes"))
+            connection.execute(sa.text(f"UPDATE {migration.VERSION_TABLE} SET version_num='0001'"))
+
+        migration.upgrade(database)
+
+        assert migration.version(database) == migration.head()
+        assert "vm_expiration_passes" in tables(database)
+        with database.begin() as connection:
+            assert len(connection.execute(sa.select(models.brake)).all()) == 1
 
     def test_may_run_twice_at_once(self, make: Make, backend: databases.Backend) -> None:
         database = make("blazar")
