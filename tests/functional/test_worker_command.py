@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import pathlib
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -19,52 +16,9 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.db.models import chores
 from tests.fakes.cloud import FakeCloud
-from tests.functional.manage import settings
+from tests.functional.worker_process import Command, wait_until
 
 pytestmark = pytest.mark.databases("sqlite")
-
-
-def wait_until(true: Callable[[], Any], what: str, seconds: float = 30) -> None:
-    """Wait for something that another process does."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-
-
-class Command:
-    """Starts the service, and stops what is left of it."""
-
-    def __init__(self, directory: pathlib.Path, url: str, cloud: FakeCloud) -> None:
-        self.directory = directory
-        self.url = url
-        self.options: dict[str, dict[str, Any]] = {
-            "virtual:vm": {"undeliverable_contact": "operators@example.org"},
-            "vmexpire_intake": {"notifications": "false"},
-            "vmexpire_worker": {"enabled": "false"},
-        }
-        for group, values in cloud.conf_overrides().items():
-            self.options[group] = dict(values)
-        self.process: subprocess.Popen[str] | None = None
-
-    def configure(self) -> list[str]:
-        """Write the configuration, and name it."""
-        return settings(self.directory, self.url, self.options)
-
-    def start(self) -> subprocess.Popen[str]:
-        """Start it."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "blazar_vmexpire.cmd.worker", *self.configure()],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        return self.process
-
-    @property
-    def log(self) -> str:
-        """What it has logged."""
-        path = self.directory / "blazar.log"
-        return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture
@@ -72,9 +26,7 @@ def command(tmp_path: pathlib.Path, database_url: str, cloud: FakeCloud) -> Iter
     """A worker that can be started; on the test's database and cloud."""
     command = Command(tmp_path, database_url, cloud)
     yield command
-    if command.process is not None and command.process.poll() is None:
-        command.process.kill()
-        command.process.wait()
+    command.kill()
 
 
 def state(database: Database, server_id: str) -> str | None:

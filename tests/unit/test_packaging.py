@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which version is built from which kind of tree."""
+"""Which version is built from which kind of tree, and what is installed beside it."""
 
 from __future__ import annotations
 
+import configparser
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -86,3 +88,17 @@ def test_shallow_clone_has_no_tag_to_count_from(tree: Path, tmp_path: Path) -> N
 def test_source_distribution_keeps_its_own_version(tree: Path) -> None:
     (tree / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: blazar-vmexpire\nVersion: 1.2.3\n")
     assert version(tree) == "1.2.3"
+
+
+def test_the_systemd_unit_starts_and_signals_what_is_installed() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string((ROOT / "etc" / "blazar-vmexpire-worker.service").read_text())
+    service = unit["Service"]
+    program, *arguments = service["ExecStart"].split()
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name=Path(program).name)
+    assert script.value == "blazar_vmexpire.cmd.worker:main"
+    assert arguments[::2] == ["--config-file", "--log-file"]
+    assert service["ExecReload"].split()[1:] == ["-HUP", "$MAINPID"]
+    assert service["KillSignal"] == "SIGTERM"
+    assert service["Restart"] == "on-failure"
