@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two sandboxes: a calm one, and a rough one for what kills, stops or reconfigures.
+"""Three sandboxes: a calm one, a rough one for what kills, stops or reconfigures, and a real one.
 
-A test takes the fixture ``calm`` or ``rough``, and no other, and runs side by side with all others
-on that sandbox: see ``stage.py``.
+A test takes the fixture ``calm``, ``rough`` or ``real``, and no other, and runs side by side with
+all others on that sandbox: see ``stage.py``. The real one, which has real guests, starts when the
+first test that takes it comes: not together with the others.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ _TERMS = [
 CALM = [*_TERMS, "virtual:vm.lease_duration=3m", "vmexpire_intake.reconcile_interval=20s"]
 ROUGH = [*_TERMS, "virtual:vm.lease_duration=2m", "vmexpire_intake.reconcile_interval=15s"]
 
-SETTINGS = {"calm": CALM, "rough": ROUGH}
+REAL = CALM
+
+SETTINGS = {"calm": CALM, "rough": ROUGH, "real": REAL}
 
 _PREFIX = "vmexpire-it-"
 _STAGES = pytest.StashKey[dict[str, Stage]]()
@@ -48,7 +51,7 @@ _STAGES = pytest.StashKey[dict[str, Stage]]()
 
 @pytest.fixture(scope="session")
 def _stages(request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
-    """Both stages, as far as this session has tests for them; closed at its end."""
+    """The stages that this session has tests for; closed at its end."""
     _remove_leftovers()
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     stages: dict[str, Stage] = {}
@@ -59,9 +62,11 @@ def _stages(request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
             items = [item for item in request.session.items if _stage_of(item) == name]
             if items:
                 scenarios = [_scenario(item, name) for item in items]
-                stages[name] = Stage(name, home / name, settings, scenarios)
-                stages[name].open(after=before)
-                before = stages[name]
+                hypervisor = "libvirt" if name == "real" else "fake"
+                stages[name] = Stage(name, home / name, settings, scenarios, hypervisor=hypervisor)
+                if name != "real":
+                    stages[name].open(after=before)
+                    before = stages[name]
         yield stages
     finally:
         failed = request.session.testsfailed > 0
@@ -81,6 +86,13 @@ def calm(_stages: dict[str, Stage]) -> Cloud:
 def rough(_stages: dict[str, Stage]) -> Cloud:
     """A cloud in which services are stopped, killed and reconfigured."""
     return _stages["rough"].cloud.result()
+
+
+@pytest.fixture(scope="session")
+def real(_stages: dict[str, Stage]) -> Cloud:
+    """A cloud whose VMs are real guests, with disks that they write to."""
+    _stages["real"].open()
+    return _stages["real"].cloud.result()
 
 
 @pytest.hookimpl(tryfirst=True)

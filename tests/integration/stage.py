@@ -45,17 +45,25 @@ class Scenario:
 class Stage:
     """One sandbox, and the scenarios played on it.
 
-    :param offset: for the ports of its services.
+    :param settings: what its blazar.conf has besides the sandbox's own terms.
+    :param hypervisor: ``fake``, or ``libvirt`` for guests that are real.
     """
 
     def __init__(
-        self, name: str, directory: Path, settings: list[str], scenarios: list[Scenario]
+        self,
+        name: str,
+        directory: Path,
+        settings: list[str],
+        scenarios: list[Scenario],
+        *,
+        hypervisor: str = "fake",
     ) -> None:
         self.name = name
         self.scenarios = {scenario.name: scenario for scenario in scenarios}
         self.cloud: Future[Cloud] = Future()
         self.start_seconds = 0.0
         self._settings = settings
+        self._hypervisor = hypervisor
         self._progress: list[str] = []
         self._sandbox = Sandbox(directory, report=self._progress.append)
         self._cancelled = threading.Event()
@@ -63,10 +71,12 @@ class Stage:
         self._players: list[threading.Thread] = []
 
     def open(self, after: Stage | None = None) -> None:
-        """Start the sandbox, and then all scenarios; returns at once.
+        """Start the sandbox, and then all scenarios, once; returns at once.
 
         :param after: another stage, which is left to make alone what is made once on a machine.
         """
+        if self._starter is not None:
+            return
         self._starter = threading.Thread(target=self._start, args=(after,), daemon=True)
         self._starter.start()
 
@@ -99,7 +109,7 @@ class Stage:
         """Start the sandbox where ports are free: somebody may take them at the last moment."""
         for attempt in range(5):
             try:
-                self._sandbox.up(_free_offset(), self._settings)
+                self._sandbox.up(_free_offset(), self._settings, hypervisor=self._hypervisor)
             except SandboxError as error:
                 if "ports already taken" not in str(error) or attempt == 4:
                     raise

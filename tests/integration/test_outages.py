@@ -9,14 +9,13 @@ lease themselves need no mail.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.cloudlib import MINUTE, Cloud, Vm, images_of, in_minutes
 from tests.integration.conftest import ROUGH
+from tests.integration.ends import choose_end, ended_once, turn_at_the_end
 from tests.integration.waiting import utcnow, wait_for, wait_until
 from tools.sandbox import SandboxError
 
@@ -28,41 +27,6 @@ WRONG = {
     "virtual:vm.before_end_action=foo": ["before_end_action", "foo", "notification"],
     "virtual:vm.undeliverable_contact=": ["undeliverable_contact", "mail address"],
 }
-
-
-def choose_end(vms: list[Vm], moment: datetime.datetime) -> None:
-    """Shorten leases to end at a date, as owners may: they need no notice of that."""
-    for vm in vms:
-        vm.move_end(moment + 3 * MINUTE)
-        vm.move_end(moment)
-
-
-@contextlib.contextmanager
-def turn_at_the_end(cloud: Cloud, vms: list[Vm]) -> Iterator[None]:
-    """Take a turn a moment before the end of VMs; move that if it is somebody else's."""
-    while True:
-        ends_at = vms[0].ends_at
-        wait_until(ends_at - datetime.timedelta(seconds=12))
-        if cloud.turns.take(within=5):
-            break
-        choose_end(vms, ends_at + 2 * MINUTE)
-    try:
-        yield
-    finally:
-        cloud.turns.give_back()
-
-
-def ended_once(cloud: Cloud, vm: Vm) -> None:
-    """See that a VM ended, and that nothing about its end is there twice, or left over."""
-    vm.wait_for_end()
-    assert vm.done_in_nova().count("delete") == 1
-    (image,) = images_of(cloud, vm)
-    assert (image["status"], image["owner"]) == ("active", cloud.alice.project_id)
-    assert image["size"] > 0
-    (mail,) = vm.mails("ended")
-    assert image["id"] in mail.text
-    assert vm.events().count("deleted") == 1
-    assert vm.lease()["status"] == "TERMINATED"
 
 
 def test_a_mail_server_that_hangs_and_then_is_down_when_a_notice_is_due(rough: Cloud) -> None:
@@ -124,9 +88,10 @@ def test_a_manager_killed_in_the_middle_of_the_end(rough: Cloud) -> None:
 def test_nova_and_glance_down_at_the_end(rough: Cloud) -> None:
     """Without Nova nothing happens, without Glance nothing more than the VM's being stopped."""
     with rough.turns:
-        vm = rough.boot("no Nova, no Glance")
-        choose_end([vm], in_minutes(3))
-    with turn_at_the_end(rough, [vm]):
+        vm, other = rough.boot("no Nova, no Glance"), rough.boot("no Glance, extended")
+        choose_end([vm, other], in_minutes(3))
+        lease_id = other.row().lease_id
+    with turn_at_the_end(rough, [vm, other]):
         rough.stop("nova-api")
         rough.stop("glance")
         back_at = vm.ends_at + datetime.timedelta(seconds=20)
@@ -138,16 +103,40 @@ def test_nova_and_glance_down_at_the_end(rough: Cloud) -> None:
         assert vm.row().state == "noticed"
 
         rough.start("nova-api")
-        vm.wait_for_event("stop_asked", 30)
-        vm.wait_for_status("SHUTOFF")
+        for stopped in (vm, other):
+            stopped.wait_for_event("stop_asked", 30)
+            stopped.wait_for_status("SHUTOFF")
         # More often than what is refused for good would be tried.
         wait_for("tries to make an image", lambda: vm.row().attempts >= 6, 40, every=1)
         assert vm.status == "SHUTOFF"
         assert vm.row().state == "ending"
         assert "delete_asked" not in vm.events()
+        given_back_after_its_end(rough, other)
 
         rough.start("glance")
         ended_once(rough, vm)
+        wait_for("a live lease of the one given back", lambda: other.row().state == "active", 30)
+        lease = other.lease()
+        assert (lease["id"], lease["status"]) == (lease_id, "ACTIVE")
+        assert images_of(rough, other) == []
+        other.delete()
+
+
+def given_back_after_its_end(cloud: Cloud, vm: Vm) -> None:
+    """See that a VM that is stopped and locked for its end is its owner's again by one call."""
+    assert (vm.row().state, vm.status) == ("ending", "SHUTOFF")
+    path = f"/vm-expirations/{vm.id}/extend"
+    assert cloud.bob.request("reservation", "POST", path).status == 404
+    answer = cloud.alice.request("reservation", "POST", path)
+    assert answer.status == 200, answer
+    shown = answer.body["vm_expiration"]
+    assert (shown["state"], shown["lease_id"]) == ("reviving", vm.row().lease_id)
+    assert shown["ends_at"] == f"{vm.ends_at:%Y-%m-%dT%H:%M:%SZ}"
+    assert vm.ends_at > utcnow()
+    vm.wait_for_status("ACTIVE")
+    server = vm.server()
+    assert server is not None
+    assert server["locked"] is False
 
 
 def test_without_notifications_and_with_wrong_options(rough: Cloud) -> None:
