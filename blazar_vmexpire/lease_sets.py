@@ -13,7 +13,18 @@ from collections.abc import Collection, Mapping
 import sqlalchemy as sa
 from blazar import status as blazar_status
 
+from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.leases import EVENTS, LEASES, RESERVATIONS
+
+
+def another_types() -> sa.ColumnElement[bool]:
+    """Of ``leases``: those that are another resource type's, because they hold what it reserved."""
+    beside = RESERVATIONS.alias()
+    return (
+        sa.exists()
+        .where(beside.c.lease_id == LEASES.c.id, beside.c.resource_type != RESOURCE_TYPE)
+        .correlate(LEASES)
+    )
 
 
 def hold(connection: sa.Connection, ends: Mapping[str, datetime.datetime]) -> dict[str, str]:
@@ -21,11 +32,11 @@ def hold(connection: sa.Connection, ends: Mapping[str, datetime.datetime]) -> di
 
     :param ends: ids of leases, each with the end that it has to have.
     :returns: of those that have it and are ACTIVE, or TERMINATED already, the status by id. One
-        that Blazar has in transition is not among them.
+        that Blazar has in transition, or that is another type's as well, is not among them.
     """
     found = connection.execute(
         sa.select(LEASES.c.id, LEASES.c.status, LEASES.c.end_date)
-        .where(LEASES.c.id.in_(list(ends)))
+        .where(LEASES.c.id.in_(list(ends)), ~another_types())
         .with_for_update()
     )
     resting = (blazar_status.lease.ACTIVE, blazar_status.lease.TERMINATED)
@@ -36,8 +47,20 @@ def hold(connection: sa.Connection, ends: Mapping[str, datetime.datetime]) -> di
     }
 
 
+def unchanged(connection: sa.Connection, seen: Mapping[str, str | None]) -> list[str]:
+    """Keep leases as they were seen until the transaction ends.
+
+    :param seen: their ids, each with its status.
+    :returns: the ids of those that still have that status.
+    """
+    found = connection.execute(
+        sa.select(LEASES.c.id, LEASES.c.status).where(LEASES.c.id.in_(list(seen))).with_for_update()
+    )
+    return [row.id for row in found if row.status == seen[row.id]]
+
+
 def close(connection: sa.Connection, lease_ids: Collection[str], now: datetime.datetime) -> None:
-    """End live leases that are held, as :func:`blazar_vmexpire.leases.close` ends one."""
+    """End leases that are held, as :func:`blazar_vmexpire.leases.close` ends one."""
     if not lease_ids:
         return
     connection.execute(
@@ -79,3 +102,24 @@ def move(
         .where(EVENTS.c.lease_id.in_(lease_ids), EVENTS.c.event_type == "end_lease")
         .values(time=end_date, status=blazar_status.event.UNDONE, updated_at=now)
     )
+
+
+def set_events(
+    connection: sa.Connection, event_ids: Collection[str], status: str, now: datetime.datetime
+) -> None:
+    """Write the status of events."""
+    connection.execute(
+        sa.update(EVENTS).where(EVENTS.c.id.in_(event_ids)).values(status=status, updated_at=now)
+    )
+
+
+def remove_detached_events(connection: sa.Connection) -> int:
+    """Remove events of ours that have no lease any more, and say how many there were.
+
+    Blazar's engine stops at the first of them that comes due, whosever events come after it. Ours
+    are known by their ids: Blazar's own are of version 4.
+    """
+    removed: int = connection.execute(
+        sa.delete(EVENTS).where(EVENTS.c.lease_id.is_(None), EVENTS.c.id.like("_" * 14 + "5%"))
+    ).rowcount
+    return removed

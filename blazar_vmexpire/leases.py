@@ -6,6 +6,9 @@ VM's own row and its lease change together or not at all. Blazar's manager knows
 transactions; it guards a lease by its ``status`` alone. So each change here is a compare-and-set on
 that status, and a lease that Blazar has in transition is left alone.
 
+A lease that also holds a reservation of another resource type is that type's: nothing is done to it
+but that our reservation leaves it.
+
 A lease of ours is ACTIVE from its first moment (start event DONE), carries no trust (a dead trust
 sends a lease to ERROR and its end is never called), and has dates in whole minutes (one with
 seconds in its start can never be updated). The ids of its reservation and events follow from its
@@ -160,14 +163,24 @@ def create(connection: sa.Connection, wanted: Sequence[Wanted], now: datetime.da
 
 
 def read(connection: sa.Connection, lease_id: str) -> Facts | None:
-    """Read a lease with all that belongs to it; None when it is not there."""
+    """Read a lease of ours with all that belongs to it.
+
+    :returns: None when it is not there, or is another resource type's as well: then the VM has no
+        lease of its own.
+    """
     lease = connection.execute(sa.select(LEASES).where(LEASES.c.id == lease_id)).one_or_none()
     if lease is None:
         return None
     r = RESERVATIONS.c
-    reservations = connection.execute(
-        sa.select(r.id, r.resource_id, r.resource_type, r.status).where(r.lease_id == lease_id)
-    )
+    reservations = [
+        ReservationFacts(*row)
+        for row in connection.execute(
+            sa.select(r.id, r.resource_id, r.resource_type, r.status).where(r.lease_id == lease_id)
+        )
+    ]
+    own = reservation_id(lease_id)
+    if any(r.resource_type not in (RESOURCE_TYPE, None) and r.id != own for r in reservations):
+        return None
     e = EVENTS.c
     events = connection.execute(
         sa.select(e.id, e.event_type, e.time, e.status).where(e.lease_id == lease_id)
@@ -182,7 +195,7 @@ def read(connection: sa.Connection, lease_id: str) -> Facts | None:
         end_date=lease.end_date,
         degraded=bool(lease.degraded),
         updated_at=lease.updated_at,
-        reservations=tuple(ReservationFacts(*row) for row in reservations),
+        reservations=tuple(reservations),
         events=tuple(EventFacts(*row) for row in events),
     )
 
@@ -241,11 +254,7 @@ def mend(connection: sa.Connection, facts: Facts, wanted: Wanted, now: datetime.
             | EVENTS.c.id.in_([event_id(lease_id, event_type) for event_type in EVENT_TYPES])
         )
     )
-    connection.execute(
-        sa.delete(RESERVATIONS).where(
-            (RESERVATIONS.c.lease_id == lease_id) | (RESERVATIONS.c.id == reservation_id(lease_id))
-        )
-    )
+    connection.execute(sa.delete(RESERVATIONS).where(_own_reservations([lease_id])))
     connection.execute(RESERVATIONS.insert(), [_reservation_row(wanted, now)])
     connection.execute(EVENTS.insert(), _event_rows(wanted, now))
 
@@ -271,21 +280,44 @@ def close(connection: sa.Connection, facts: Facts, now: datetime.datetime) -> No
 
 
 def destroy(connection: sa.Connection, lease_ids: Iterable[str]) -> None:
-    """Remove leases with all that belongs to them."""
+    """Remove leases with all that belongs to them; of those that are another type's, only ours."""
     ids = list(lease_ids)
     if not ids:
         return
+    leave(connection, ids)
+    # What is left now is another type's.
+    ids = list(set(ids) - _shared(connection, ids))
     detached = [event_id(i, event_type) for i in ids for event_type in EVENT_TYPES]
     connection.execute(
         sa.delete(EVENTS).where(EVENTS.c.lease_id.in_(ids) | EVENTS.c.id.in_(detached))
     )
-    connection.execute(
-        sa.delete(RESERVATIONS).where(
-            RESERVATIONS.c.lease_id.in_(ids)
-            | RESERVATIONS.c.id.in_([reservation_id(i) for i in ids])
+    connection.execute(sa.delete(LEASES).where(LEASES.c.id.in_(ids)))
+
+
+def leave(connection: sa.Connection, lease_ids: Iterable[str]) -> None:
+    """Remove our reservations from leases that are another resource type's."""
+    connection.execute(sa.delete(RESERVATIONS).where(_own_reservations(list(lease_ids))))
+
+
+def _shared(connection: sa.Connection, lease_ids: Sequence[str]) -> set[str]:
+    """Say which leases hold a reservation of another resource type than ours."""
+    r = RESERVATIONS.c
+    return set(
+        connection.scalars(
+            sa.select(r.lease_id).where(
+                r.lease_id.in_(lease_ids),
+                r.resource_type != RESOURCE_TYPE,
+                # One of ours in which somebody has written another type.
+                r.id.not_in([reservation_id(i) for i in lease_ids]),
+            )
         )
     )
-    connection.execute(sa.delete(LEASES).where(LEASES.c.id.in_(ids)))
+
+
+def _own_reservations(lease_ids: Sequence[str]) -> sa.ColumnElement[bool]:
+    r = RESERVATIONS.c
+    ours = (r.resource_type == RESOURCE_TYPE) | r.resource_type.is_(None)
+    return (r.lease_id.in_(lease_ids) & ours) | r.id.in_([reservation_id(i) for i in lease_ids])
 
 
 def in_transition(connection: sa.Connection, lease_ids: Iterable[str]) -> set[str]:
