@@ -270,8 +270,15 @@ def test_libvirt_has_one_stock_compute_and_its_daemon(files, state):
     assert entries["nova-compute1"].queue == "compute.compute1"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="what an ordinary user is told comes first")
-def test_directory_too_deep_for_libvirts_sockets_is_refused(tmp_path):
+def test_ordinary_user_is_told_what_libvirt_takes(files, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(SandboxError, match="takes root.*profile libvirt"):
+        choose_hypervisor("libvirt", files)
+    assert choose_hypervisor("fake", files).computes == 2
+
+
+def test_directory_too_deep_for_libvirts_sockets_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(SandboxError, match="choose a shorter directory"):
         choose_hypervisor("libvirt", Layout(tmp_path / ("x" * 100)))
     assert choose_hypervisor("fake", Layout(tmp_path / ("x" * 100))).computes == 2
