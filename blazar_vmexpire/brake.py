@@ -59,8 +59,10 @@ class Slots:
     """How many may be begun in an hour."""
     recent: Sequence[datetime.datetime] = ()
     """When those were begun that count now, in their order."""
-    waiting: int = 0
-    """How many wait for their turn already."""
+    tail: datetime.datetime | None = None
+    """The last turn that somebody waits for, if it is an hour away or more; a whole minute."""
+    at_tail: int = 0
+    """How many turns there are in the hour before ``tail``, or else before an hour from now."""
     tripped: bool = False
     limited: bool = True
     """False where the brake is switched off: then nobody waits."""
@@ -78,7 +80,7 @@ class Slots:
         return max(0, self.pace - counting)
 
     def turn(self, position: int, *, had_one: bool) -> datetime.datetime:
-        """Say when one may go who has to wait.
+        """Say when one may go who has to wait: behind all who wait already.
 
         :param position: among those who are made to wait now, from 0.
         :param had_one: its turn had come before: it does not go to the end of the queue again.
@@ -86,8 +88,8 @@ class Slots:
         """
         if had_one and not self.tripped:
             return lifecycle.ceil_minute(self.now + _NEXT_TRY)
-        hours = (self.waiting + position) // self.pace + 1
-        return lifecycle.ceil_minute(self.now + hours * _HOUR)
+        tail = self.tail or lifecycle.ceil_minute(self.now + _HOUR)
+        return tail + (self.at_tail + position) // self.pace * _HOUR
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +150,16 @@ class Brake:
             .where(passes.c.kind == Kind.END, passes.c.at > now - _HOUR)
             .order_by(passes.c.at)
         ).all()
+        soonest = lifecycle.ceil_minute(now + _HOUR)
+        tail = connection.scalar(
+            sa.select(sa.func.max(expirations.c.ends_at)).where(*_waits(soonest))
+        )
         return Slots(
             now=now,
             pace=self._pace(_known(connection)),
             recent=recent,
-            waiting=_waiting(connection, now),
+            tail=tail,
+            at_tail=_waiting(connection, (tail or soonest) - _HOUR),
             tripped=tripped,
         )
 
@@ -397,17 +404,15 @@ def _spend(
         )
 
 
-def _waiting(connection: sa.Connection, now: datetime.datetime) -> int:
-    """Count those whose turn is still to come."""
+def _waits(after: datetime.datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """Select those whose turn comes later than that."""
     x = expirations.c
-    return (
-        connection.scalar(
-            sa.select(sa.func.count()).where(
-                x.state.in_(ENDABLE), x.waiting_since.is_not(None), x.ends_at > now
-            )
-        )
-        or 0
-    )
+    return x.state.in_(ENDABLE), x.waiting_since.is_not(None), x.ends_at > after
+
+
+def _waiting(connection: sa.Connection, after: datetime.datetime) -> int:
+    """Count those whose turn comes later than that."""
+    return connection.scalar(sa.select(sa.func.count()).where(*_waits(after))) or 0
 
 
 def _vanished(connection: sa.Connection) -> int:
