@@ -272,7 +272,7 @@ def test_libvirt_has_one_stock_compute_and_its_daemon(files, state):
 
 def test_ordinary_user_is_told_what_libvirt_takes(files, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(SandboxError, match="takes root.*profile libvirt"):
+    with pytest.raises(SandboxError, match=r"takes root.*profile libvirt"):
         choose_hypervisor("libvirt", files)
     assert choose_hypervisor("fake", files).computes == 2
 

@@ -49,7 +49,7 @@ def choose_hypervisor(name: str, files: Layout) -> Hypervisor:
     if name == LIBVIRT.name:
         if os.geteuid() != 0:
             raise SandboxError(
-                "--hypervisor libvirt takes root, for the mounts of a libvirtd of its own; as root, "
+                "--hypervisor libvirt takes root, for the mounts of its own libvirtd; as root, "
                 "`up` also installs what it needs (bindep.txt, profile libvirt)"
             )
         if len(os.fsencode(files.run / _SOCKET_NAME)) > _SOCKET_PATH:
