@@ -135,8 +135,8 @@ class Sandbox:
 
     # --- single services ---
 
-    def start(self, service: str) -> None:
-        """Start a stopped service and wait until it works."""
+    def start(self, service: str, *, wait: bool = True) -> None:
+        """Start a stopped service and, with `wait`, wait until it works."""
         with self._locked():
             entry, state = self._entry(service), self._state()
             if self.supervisor.main_pid(service):
@@ -144,6 +144,8 @@ class Sandbox:
             if service in state.ports:
                 ports.require_free({service: state.ports[service]})
             self._launch([entry])
+            if not wait:
+                return
             self._readiness.wait([entry], state)
             if service == "keystone":
                 self._open_keystone(state)

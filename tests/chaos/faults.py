@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Breaking things, and mending them, as the plan says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from tests.chaos.plan import Act
+from tools.sandbox import Sandbox, SandboxError, rest
+
+Say = Callable[[str], None]
+
+#: How often it is looked whether all lives that should, in seconds.
+_WATCH = 1.0
+#: How long all may take to work again when everything is mended, in seconds.
+_PATIENCE = 180.0
+
+
+class Breaker:
+    """Does to the cloud what the plan says, in a thread of its own.
+
+    :param began: ``time.monotonic()`` at the first boot.
+    :param say: takes a line for each thing that is done.
+    """
+
+    def __init__(self, sandbox: Sandbox, acts: Sequence[Act], began: float, say: Say) -> None:
+        self._sandbox = sandbox
+        self._acts = acts
+        self._began = began
+        self._say = say
+        self._given_up = threading.Event()
+        #: What went wrong with the breaking itself; the run is worth nothing then.
+        self.error: Exception | None = None
+        #: What ended though nobody ended it.
+        self.ended_by_themselves: list[str] = []
+        self._down: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="chaos-breaker", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether there is anything still to be broken or mended."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Do nothing more; returns when what is being done is done."""
+        self._given_up.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for act in self._acts:
+                while (left := act.at - self._elapsed) > 0:
+                    if self._given_up.wait(min(left, _WATCH)):
+                        return
+                    self._start_again()
+                self._do(act)
+            self._finish()
+        except Exception as error:  # noqa: BLE001 - the run reports it
+            self.error = error
+            self._say(f"the chaos itself broke: {error}")
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _do(self, act: Act) -> None:
+        self._say(f"{act.verb} {act.service}")
+        if act.verb == "start":
+            self._down.discard(act.service)
+            # Nobody waits for it, as nobody does in life; but Keystone refuses who comes too early.
+            self._sandbox.start(act.service, wait=act.service == "keystone")
+            return
+        self._down.add(act.service)
+        if act.verb == "kill":
+            self._sandbox.kill(act.service)
+        else:
+            self._sandbox.stop(act.service)
+
+    def _start_again(self) -> None:
+        """Start what ended though nobody ended it, as a service manager does."""
+        for found in self._sandbox.status():
+            if found.state == "stopped" and found.service not in self._down:
+                self.ended_by_themselves.append(found.service)
+                self._say(f"{found.service} has ended by itself: starting it again")
+                self._sandbox.start(found.service, wait=False)
+
+    def _finish(self) -> None:
+        """Wait until all works again."""
+        end = time.monotonic() + _PATIENCE
+        while not all(
+            rest.answers(self._sandbox.url(name)) for name in ("nova-api", "glance", "blazar-api")
+        ):
+            if time.monotonic() > end:
+                raise SandboxError(f"the APIs do not answer {_PATIENCE:.0f} s after the last fault")
+            if self._given_up.wait(_WATCH):
+                return
+            self._start_again()
+        self._sandbox.wait_for_workers()
+        self._say("the last fault is mended")
