@@ -91,6 +91,13 @@ bench: venv ## Measure: adoption and reconciliation of large clouds
 	@echo "==> benchmarks"
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
+.PHONY: chaos
+chaos: venv-test ## 200 VMs expire while all is killed or stopped in turn (make chaos SEED=7 repeats)
+	@echo "==> chaos"
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+	@echo "==> real bytes: images of real VMs, compared with their disks"
+	@$(PYTEST) tests/integration/test_real_bytes.py $(ARGS)
+
 .PHONY: docs
 docs: venv ## Build the documentation into doc/build/html; a warning is an error
 	@echo "==> documentation"

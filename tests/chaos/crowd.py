@@ -23,7 +23,7 @@ from tests.integration.waiting import utcnow
 _BOOTS = 2
 #: How long Nova may take for what it was asked, on a busy machine, in seconds.
 _PATIENCE = 300.0
-#: Between two tries of an owner, in seconds.
+#: Between two tries, of owners too, in seconds.
 _AGAIN = 2.0
 #: How often an owner who waits looks at the end that the VM has.
 _LOOK = 5.0
@@ -97,7 +97,7 @@ class Crowd:
             if time.monotonic() > end:
                 names = ", ".join(member.plan.name for member in lacking[:10])
                 raise NotBooted(f"{len(lacking)} VMs are not {what} after {_PATIENCE} s: {names}")
-            time.sleep(1)
+            time.sleep(_AGAIN)
 
     def _not_active(self) -> list[Member]:
         path = "/servers?all_tenants=1&status=ACTIVE&limit=1000"

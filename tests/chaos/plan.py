@@ -208,7 +208,8 @@ class Plan:
             assert vm.extension
             yield (
                 f"  {vm.name} by {vm.extension.minutes} min,"
-                f" {vm.extension.before_end:.0f} s before its end"
+                f" {abs(vm.extension.before_end):.0f} s"
+                f" {'before' if vm.extension.before_end >= 0 else 'after'} its end"
             )
 
 

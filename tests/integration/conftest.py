@@ -50,10 +50,18 @@ _STAGES = pytest.StashKey[dict[str, Stage]]()
 
 
 @pytest.fixture(scope="session")
-def _stages(request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
-    """The stages that this session has tests for; closed at its end."""
+def home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory for sandboxes; it stays when a test failed."""
     _remove_leftovers()
-    home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    yield directory
+    if not request.session.testsfailed:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _stages(request: pytest.FixtureRequest, home: Path) -> Iterator[dict[str, Stage]]:
+    """The stages that this session has tests for; closed at its end."""
     stages: dict[str, Stage] = {}
     request.config.stash[_STAGES] = stages
     before: Stage | None = None
@@ -72,8 +80,6 @@ def _stages(request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
         failed = request.session.testsfailed > 0
         for stage in stages.values():
             stage.close(keep=failed)
-        if not failed:
-            shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
