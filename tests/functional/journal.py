@@ -8,6 +8,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from blazar_vmexpire.db.engine import Database
+from blazar_vmexpire.lifecycle import MACHINE, State
 
 
 class Change(NamedTuple):
@@ -15,6 +16,13 @@ class Change(NamedTuple):
 
     before: str
     after: str
+
+
+#: What may be seen: each transition; and two at once, where an end that is put off leads back into
+#: the quarantine that the VM was in.
+DECLARED = {Change(start, end) for start, _, end in MACHINE} | {
+    Change(State.ENDING, State.QUARANTINED)
+}
 
 
 class Journal:

@@ -23,6 +23,7 @@ from blazar.context import BlazarContext
 
 from blazar_vmexpire import lifecycle
 from blazar_vmexpire.lifecycle import MACHINE, Event, State
+from tests.functional import journal as journals
 from tests.functional.journal import Change, Journal
 from tests.functional.manage import Manage
 from tests.functional.world import World
@@ -56,6 +57,7 @@ EVIDENCE = {
     Event.GONE: "deleted",
     Event.FAIL: "failed",
     Event.RETRY: "retried",
+    Event.POSTPONE: "moved",
 }
 
 
@@ -250,8 +252,12 @@ def noticed_at_its_end(stage: Stage) -> str:
 
 def end_begun(stage: Stage) -> str:
     """Its lease is over, and nothing has been done to it yet."""
-    server_id = noticed_at_its_end(stage)
-    stage.world.clock.advance(minutes=1)
+    return begin_end(stage, noticed_at_its_end(stage))
+
+
+def begin_end(stage: Stage, server_id: str) -> str:
+    """Go on, step by step, until the end has begun."""
+    stage.world.clock.set(stage.end_of(server_id))
     for _ in range(10):
         if stage.world.state(server_id) == State.ENDING:
             break
@@ -329,6 +335,13 @@ def _(stage: Stage, server_id: str) -> None:
 @scenario(State.QUARANTINED, Event.END)
 def _(stage: Stage, server_id: str) -> None:
     stage.live_until_end(server_id)
+
+
+@scenario(State.ENDING, Event.POSTPONE, end_begun)
+def _(stage: Stage, server_id: str) -> None:
+    """Somebody resizes it at that moment."""
+    stage.world.cloud.compute.vms[server_id].task_state = "resize_migrating"
+    stage.live(minutes=1)
 
 
 @scenario(State.REVIVING, Event.REVIVED)
@@ -435,7 +448,7 @@ def test_transition(
     else:
         assert changes[:1] == [Change(state, end)]
     assert EVIDENCE[event] in world.events(server_id)[known:]
-    assert journal.all() <= {Change(s, e) for (s, _), e in DECLARED.items()}
+    assert journal.all() <= journals.DECLARED
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -446,3 +459,17 @@ def test_no_event_leads_anywhere_that_is_not_declared(state: State) -> None:
         else:
             with pytest.raises(lifecycle.UndeclaredTransition, match=f"{event}.*{state}"):
                 lifecycle.after(state, event)
+
+
+def test_an_end_that_is_put_off_in_quarantine_leads_back_into_it(
+    world: World, manage: Manage, database_url: str
+) -> None:
+    journal = Journal(world.harness.database)
+    stage = Stage(world, manage, database_url)
+    server_id = quarantined(stage)
+    stage.live_until_end(server_id, minutes=1)
+    begin_end(stage, server_id)
+    world.cloud.compute.vms[server_id].task_state = "resize_migrating"
+    stage.live(minutes=1)
+    assert world.state(server_id) == "quarantined"
+    assert journal.all() <= journals.DECLARED
