@@ -15,12 +15,14 @@ from keystoneauth1.exceptions import ClientException
 from oslo_db.exception import DBError
 
 from blazar_vmexpire.db.models import expirations
-from tests.chaos.plan import Plan, PlannedVm
+from tests.chaos.plan import Plan, PlannedVm, Say
 from tests.integration.cloudlib import MINUTE, Account, Cloud, Vm
 from tests.integration.waiting import utcnow
 
 #: Boots at a time; more of them would only wait for each other.
 _BOOTS = 2
+#: A line is said for so many VMs.
+_LINE = 20
 #: How long Nova may take for what it was asked, on a busy machine, in seconds.
 _PATIENCE = 300.0
 #: Between two tries, of owners too, in seconds.
@@ -74,15 +76,18 @@ class Crowd:
         self._owners: list[threading.Thread] = []
         self.members: list[Member] = []
 
-    def boot(self, owners: dict[str, Account]) -> None:
+    def boot(self, owners: dict[str, Account], say: Say) -> None:
         """Boot them when the plan says; returns when all are ACTIVE and have their leases.
 
+        :param say: takes a line now and then.
         :raises NotBooted: one of them is not, in time.
         """
         with concurrent.futures.ThreadPoolExecutor(_BOOTS, "chaos-boot") as pool:
             asked = [pool.submit(self._ask, vm, owners[vm.owner]) for vm in self._plan.vms]
             for future in asked:
                 self.members.append(future.result())
+                if len(self.members) % _LINE == 0:
+                    say(f"{len(self.members)} of {len(asked)} VMs have been asked for")
         self._wait("ACTIVE", self._not_active)
         self._wait("in possession of a lease", self._without_lease)
 

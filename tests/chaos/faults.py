@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from tests.chaos.plan import Act
+from tests.chaos.plan import Act, Say
 from tools.sandbox import Sandbox, SandboxError, rest
-
-Say = Callable[[str], None]
 
 #: How often it is looked whether all lives that should, in seconds.
 _WATCH = 1.0

@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from blazar_vmexpire.conf.types import format_duration
 
@@ -22,6 +22,9 @@ PROCESSES = (*MANAGERS, *WORKERS)
 SERVICES = ("rabbitmq", "mariadb", "keystone", "glance", "smtp", "nova-api")
 #: Without these nothing of ours starts: what was killed is not started before they are back.
 _FOUNDATION = ("rabbitmq", "mariadb")
+
+#: Takes a line that tells of progress.
+Say = Callable[[str], None]
 
 #: Whose the VMs are; see ``crowd.people``.
 OWNERS = ("alice", "bob", "carol", "dave")

@@ -13,8 +13,7 @@ from tests.chaos import crowd, evidence, faults, verdict
 from tests.chaos import plan as plans
 from tests.chaos.crowd import Crowd, Member
 from tests.chaos.facts import Facts
-from tests.chaos.faults import Say
-from tests.chaos.plan import Plan, Scale
+from tests.chaos.plan import Plan, Say, Scale
 from tests.integration.cloudlib import Cloud
 from tools.demo.terms import free_offset
 from tools.sandbox import Sandbox
@@ -98,7 +97,7 @@ def run(sandbox: Sandbox, plan: Plan, say: Say) -> Result:
     breaker = faults.Breaker(sandbox, plan.acts(), began, say)
     try:
         breaker.start()
-        vms.boot(people)
+        vms.boot(people, say)
         say(f"{len(vms.members)} VMs are ACTIVE and have their leases")
         vms.live()
         _wait(vms, breaker, plan, began, say)
