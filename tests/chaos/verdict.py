@@ -111,15 +111,28 @@ def _not_before_its_end(vm: VmFacts, facts: Facts) -> Iterator[str]:
             end = _moment(event, _NEW_END[event.name])
         elif event.name == "end_begun" and (end is None or event.at < end):
             yield f"its end was begun at {event.at}, and its lease ended at {end}"
-    begun = [event.at for event in vm.events("end_begun")]
+    periods = list(_periods(vm))
     first = vm.asked_at + facts.lease_duration
     for action in vm.actions:
         if action.name not in _DISRUPTIVE:
             continue
         if action.at + _SECOND < first:
             yield f"Nova was asked for {action.name} at {action.at}, before a whole term was over"
-        if not any(at < action.at + _SECOND for at in begun):
-            yield f"Nova was asked for {action.name} at {action.at}, before its end was begun"
+        if not any(begun < action.at + _SECOND and action.at < over for begun, over in periods):
+            yield f"Nova was asked for {action.name} at {action.at}, when it was not ending"
+
+
+def _periods(vm: VmFacts) -> Iterator[tuple[datetime.datetime, datetime.datetime]]:
+    """Say from when to when it was ending: until it was given back, or gone."""
+    begun = None
+    for event in vm.history:
+        if event.name == "end_begun":
+            begun = event.at
+        elif event.name == "revived" and begun is not None:
+            yield begun, event.at
+            begun = None
+    if begun is not None:
+        yield begun, datetime.datetime.max
 
 
 def _as_granted(vm: VmFacts, facts: Facts) -> Iterator[str]:

@@ -156,7 +156,20 @@ WRONG = {
     ),
     "stopped before its end was begun": (
         {"actions": (Action("stop", at(14)), *GOOD.actions)},
-        "before its end was begun",
+        "when it was not ending",
+    ),
+    "stopped after it was given back": (
+        {
+            "history": (
+                GOOD.history[0],
+                event("end_begun", at(13.1), 0),
+                event("extended", at(13.2), 1, old_end=str(ENDS), new_end=LATER.isoformat()),
+                event("revived", at(13.4), 1),
+                *GOOD.history[2:],
+            ),
+            "actions": (Action("stop", at(13.5)), *GOOD.actions),
+        },
+        "Nova was asked for stop at 2026-03-02 10:13:30, when it was not ending",
     ),
     "deleted before what was granted": ({"granted": (at(17),)}, "it was granted"),
     "not noticed": ({"mails": GOOD.mails[::2]}, "no mail had told of it"),
