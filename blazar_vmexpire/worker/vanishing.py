@@ -59,6 +59,10 @@ class Vanishing:
         if why is not None:
             self._let_go(row, now, by="its owner, or an administrator", evidence=why)
             return
+        if not self._tools.book.in_scope(row.project_id or ""):
+            # Whoever withdraws need not wait for it.
+            self._let_go(row, now, by="somebody unknown", evidence="it is not in scope any more")
+            return
         self._keep(row, now)
 
     def _explanation(self, row: Expiration, server: Server | None) -> str | None:
