@@ -72,6 +72,20 @@ def wanted_lease(
     )
 
 
+def moved_lease(row: Expiration, facts: leases.Facts, terms: Terms) -> leases.Wanted:
+    """Say what the lease of a VM has to be whose end was moved.
+
+    Its before_end event keeps its distance to the end, as it does when Blazar moves the end.
+
+    :param facts: the lease as it is, with the end that it has.
+    """
+    before_end_at = facts.before_end_at
+    if before_end_at is None or not facts.start_date <= before_end_at <= facts.end_date:
+        return wanted_lease(row, terms)
+    assert row.ends_at is not None  # noqa: S101 - from its adoption on
+    return wanted_lease(row, terms, before_end_at + (row.ends_at - facts.end_date))
+
+
 def columns(
     server: Server, now: datetime.datetime, terms: Terms, spread: datetime.timedelta
 ) -> dict[str, Any]:

@@ -1,33 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moving the end of a VM's lease, as its owner or an administrator asks.
 
-Every way to update a lease meets this: Blazar asks the plug-in before it writes a date.
+Every way to move it ends here: Blazar asks the plug-in before it writes a date (:func:`move_end`),
+and our own API moves the VM's row and its lease together (:func:`extend`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
-from blazar_vmexpire import lifecycle
+from blazar_vmexpire import adoption, leases, lifecycle
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.models import expirations
+from blazar_vmexpire.exceptions import LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State, Terms
 
 #: How long Blazar is given to write the date it asked about, before the lease is looked at.
 _SETTLE = datetime.timedelta(seconds=2)
 
+#: How long a lease that Blazar had in hand may take to follow the VM's row.
+_FOLLOW_WITHIN = datetime.timedelta(minutes=10)
+#: Until when that is, in a row's ``progress``.
+_FOLLOWS_UNTIL = "lease_follows_until"
 
-class NotAllowed(Exception):
+_DATE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})?"
+)
+
+
+class Refused(Exception):
+    """The end stays where it is; the message says why."""
+
+
+class NotFound(Refused):
+    """There is no such VM, or none that expires, as far as the caller may know."""
+
+    def __init__(self, server_id: str) -> None:
+        super().__init__(f"no expiration of server {server_id} could be found")
+
+
+class NotAllowed(Refused):
     """The end may not be moved there; the message says how far it may."""
 
 
-class TooLate(Exception):
-    """The end has begun, and what has been asked of Nova cannot be taken back."""
+class Conflict(Refused):
+    """No date would help in the state that the VM is in."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +64,27 @@ class Caller:
     project_id: str | None
     request_id: str | None
     is_admin: bool
+
+
+def parse_date(text: str) -> datetime.datetime:
+    """Read an end that somebody wrote, as Blazar's API takes it or in ISO 8601.
+
+    :param text: ``2027-01-10 04:50`` or ``2027-01-10T04:50:00Z``; UTC unless it has an offset.
+    :returns: naive UTC, cut to the minute, as Blazar's dates are.
+    :raises NotAllowed: it is no such date.
+    """
+    try:
+        if not _DATE.fullmatch(text):
+            raise ValueError(text)
+        moment = datetime.datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        raise NotAllowed(
+            f"end_date {text[:40]!r} is no date: it must be like 2027-01-10 04:50 or"
+            " 2027-01-10T04:50Z, in UTC"
+        ) from None
+    return lifecycle.floor_minute(moment)
 
 
 def move_end(
@@ -55,87 +102,260 @@ def move_end(
     so that a step that was begun for the old date can no longer be finished or made irreversible.
 
     :param new_end: naive UTC, a whole minute.
-    :returns: the row as it is now; None when the end is where it was, which changes nothing.
-    :raises NotAllowed: past the latest or before the earliest allowed date, or no such VM.
-    :raises TooLate: the VM is being deleted.
+    :returns: the row as it is now; None when the end is where it was, which changes nothing, in any
+        state.
+    :raises NotFound: there is no such VM.
+    :raises NotAllowed: past the latest or before the earliest allowed date.
+    :raises Conflict: the VM is being deleted, or has no lease.
     """
+    row, old_end = _movable(connection, server_id)
+    if new_end == old_end:
+        # Blazar asks about a new name, too.
+        db_api.poke(connection, [server_id], now + _SETTLE)
+        return None
+    _check(row, old_end, new_end, caller, terms, now)
+    return _move(
+        connection,
+        row,
+        old_end,
+        new_end,
+        caller=caller,
+        now=now,
+        next_at=now + _SETTLE,
+        progress=row.progress,
+    )
+
+
+def extend(
+    connection: sa.Connection,
+    server_id: str,
+    *,
+    end_date: datetime.datetime | None,
+    caller: Caller,
+    terms: Terms,
+    now: datetime.datetime,
+) -> Expiration:
+    """Give a VM a later end, and give it back if anything was done to it.
+
+    A race has exactly one winner, as for :func:`move_end`. A lease that is live is written in the
+    same transaction; one that is over is reopened under its id once the VM is its owner's again
+    (state ``reviving``); one that Blazar is at work on follows as soon as it has finished.
+
+    :param end_date: naive UTC, a whole minute; None for the latest allowed date, which is never
+        earlier than the present end.
+    :returns: the row as it is now.
+    :raises NotFound: there is no such VM.
+    :raises NotAllowed: past the latest or before the earliest allowed date, or past already.
+    :raises Conflict: the VM is being deleted, has no lease, or has no room left for an extension.
+    """
+    row, old_end = _movable(connection, server_id)
+    latest, rule = _latest(row, old_end, terms, now)
+    new_end = latest if end_date is None else end_date
+    if new_end == old_end and _is_theirs(row):
+        return row
+    if end_date is None and (latest <= now or (latest == old_end and row.state in lifecycle.LIVE)):
+        raise Conflict(
+            f"server {server_id} cannot be extended any more: the latest allowed end is"
+            f" {latest:%Y-%m-%d %H:%M} UTC ({rule})"
+        )
+    _check(row, old_end, new_end, caller, terms, now)
+    progress = dict(row.progress)
+    if not _write_lease(connection, row, new_end, terms, now):
+        progress[_FOLLOWS_UNTIL] = (now + _FOLLOW_WITHIN).isoformat()
+    return _move(
+        connection,
+        row,
+        old_end,
+        new_end,
+        caller=caller,
+        now=now,
+        next_at=now,
+        progress=progress,
+    )
+
+
+def lease_follows(row: Expiration, now: datetime.datetime) -> bool:
+    """Say whether a lease may differ from its VM's row because Blazar had it in hand.
+
+    It was extended by :func:`extend` a moment ago; nobody has damaged it.
+    """
+    until = row.progress.get(_FOLLOWS_UNTIL)
+    return until is not None and now < datetime.datetime.fromisoformat(until)
+
+
+def _movable(connection: sa.Connection, server_id: str) -> tuple[Expiration, datetime.datetime]:
+    """Hold a VM's row whose end can still be moved, and say which end it has."""
     row = db_api.get(connection, server_id, for_update=True)
     if row is None or row.ends_at is None or row.state in (State.SEEN, State.DELETED):
-        raise NotAllowed(f"server {server_id} has no lease that could be moved")
+        raise NotFound(server_id)
+    if row.state == State.EXEMPT:
+        raise Conflict(f"server {server_id} does not expire: it has no end that could be moved")
     if row.state == State.ENDING and row.progress.get("irreversible"):
-        raise TooLate(
+        raise Conflict(
             f"the lease of server {server_id} ended at {row.ends_at:%Y-%m-%d %H:%M} UTC and the"
             " server is being deleted: it is too late to extend it"
         )
-    if new_end == row.ends_at and row.state in lifecycle.LIVE:
-        db_api.poke(connection, [server_id], now + _SETTLE)
-        return None
-    if not caller.is_admin:
-        _check(row, new_end, terms, now)
-    later = new_end > row.ends_at
-    state = lifecycle.after(row.state, Event.EXTEND)
+    return row, row.ends_at
+
+
+def _is_theirs(row: Expiration) -> bool:
+    """Say whether a VM is its owner's, with nothing done to it, or is being given back already."""
+    return row.state == State.REVIVING or (
+        row.state in (State.ACTIVE, State.NOTICED) and not row.progress.get("undo")
+    )
+
+
+def _begun(row: Expiration) -> bool:
+    """Say whether something was begun that has to be undone, whatever the state is called."""
+    return bool(row.progress.get("undo") or images_begun(row))
+
+
+def images_begun(row: Expiration) -> list[str]:
+    """Say for which stages (``before_end``, ``end``) an image was begun that is not complete."""
+    return [
+        stage
+        for stage in ("before_end", "end")
+        if {"image_id", "attempt"} & row.progress.get(stage, {}).keys()
+    ]
+
+
+def _move(
+    connection: sa.Connection,
+    row: Expiration,
+    old_end: datetime.datetime,
+    new_end: datetime.datetime,
+    *,
+    caller: Caller,
+    now: datetime.datetime,
+    next_at: datetime.datetime,
+    progress: Mapping[str, Any],
+) -> Expiration:
+    """Write the new end to the row that is held, and to the VM's history."""
+    state = lifecycle.after(row.state, Event.UNDO if _begun(row) else Event.EXTEND)
     moved = dataclasses.replace(
         row,
         ends_at=new_end,
         state=state.value,
         generation=row.generation + 1,
-        extensions=row.extensions + (1 if later else 0),
+        extensions=row.extensions + (1 if new_end > old_end else 0),
+        attempts=0,
+        last_error=None,
+        next_at=next_at,
+        waiting_since=None,
+        progress=progress,
     )
     connection.execute(
         sa.update(expirations)
-        .where(expirations.c.server_id == server_id)
+        .where(expirations.c.server_id == row.server_id)
         .values(
-            ends_at=new_end,
-            state=state.value,
-            generation=moved.generation,
-            extensions=moved.extensions,
-            attempts=0,
-            last_error=None,
-            next_at=now + _SETTLE,
+            {name: getattr(moved, name) for name in _WRITTEN}
+            | {"progress": db_api.as_json(progress)}
         )
     )
+    shortened = new_end < old_end
     db_api.record(
         connection,
         moved,
-        "extended" if later else "shortened",
+        "shortened" if shortened else "extended",
         now,
         actor=caller.user_id,
         request_id=caller.request_id,
-        old_end=row.ends_at,
+        old_end=old_end,
         new_end=new_end,
         by_admin=caller.is_admin,
     )
-    if not later and caller.project_id == row.project_id:
+    if shortened and caller.project_id == row.project_id:
         # They know, for they did it themselves.
         db_api.add_notice(connection, moved, "shortened", now, message_id="-", accepted=True)
     return moved
 
 
+_WRITTEN = (
+    "ends_at",
+    "state",
+    "generation",
+    "extensions",
+    "attempts",
+    "last_error",
+    "next_at",
+    "waiting_since",
+)
+
+
+def _write_lease(
+    connection: sa.Connection,
+    row: Expiration,
+    new_end: datetime.datetime,
+    terms: Terms,
+    now: datetime.datetime,
+) -> bool:
+    """Write the new end to a VM's lease, if it is live and sound.
+
+    One that was deleted or damaged is the worker's to find and to put back.
+
+    :returns: False when it has to follow, or may have to, for no fault of its owner's: Blazar is at
+        work on it, or has ended it, or has its end in hand already.
+    """
+    facts = leases.read(connection, row.lease_id) if row.lease_id else None
+    if facts is None:
+        return True
+    if leases.faults(facts, adoption.wanted_lease(row, terms)):
+        return not (facts.in_transition or facts.end_has_come)
+    moved = dataclasses.replace(row, ends_at=new_end)
+    try:
+        leases.mend(connection, facts, adoption.moved_lease(moved, facts, terms), now)
+    except LeaseBusy:
+        return False
+    return facts.end_date > now
+
+
+def _latest(
+    row: Expiration, old_end: datetime.datetime, terms: Terms, now: datetime.datetime
+) -> tuple[datetime.datetime, str]:
+    """Say the latest end that an owner may choose, and the rule that it follows from."""
+    latest = lifecycle.latest_allowed(old_end, now, row.server_created_at, terms)
+    by_total = (
+        terms.max_total_duration
+        and row.server_created_at is not None
+        and latest < lifecycle.floor_minute(now + terms.extension_duration)
+    )
+    rule = (
+        f"creation of the server + max_total_duration {format_duration(terms.max_total_duration)}"
+        if by_total
+        else f"now + extension_duration {format_duration(terms.extension_duration)}"
+    )
+    if latest == old_end:
+        rule = f"the end it has, which is later than {rule}"
+    return latest, rule
+
+
 def _check(
-    row: Expiration, new_end: datetime.datetime, terms: Terms, now: datetime.datetime
+    row: Expiration,
+    old_end: datetime.datetime,
+    new_end: datetime.datetime,
+    caller: Caller,
+    terms: Terms,
+    now: datetime.datetime,
 ) -> None:
-    assert row.ends_at is not None  # noqa: S101 - move_end has seen to it
-    latest = lifecycle.latest_allowed(row.ends_at, now, row.server_created_at, terms)
+    if new_end <= now:
+        raise NotAllowed(
+            f"end_date {new_end:%Y-%m-%d %H:%M} has passed: it is {now:%Y-%m-%d %H:%M} UTC"
+        )
+    if new_end == old_end and row.state == State.QUARANTINED:
+        raise NotAllowed(
+            f"end_date {new_end:%Y-%m-%d %H:%M} is the end that it has: only another one gives the"
+            " server back"
+        )
+    if caller.is_admin:
+        return
+    latest, rule = _latest(row, old_end, terms, now)
     if new_end > latest:
-        by_total = (
-            terms.max_total_duration
-            and row.server_created_at is not None
-            and latest < lifecycle.floor_minute(now + terms.extension_duration)
-        )
-        rule = (
-            f"creation of the server + max_total_duration"
-            f" {format_duration(terms.max_total_duration)}"
-            if by_total
-            else f"now + extension_duration {format_duration(terms.extension_duration)}"
-        )
-        if latest == row.ends_at:
-            rule = f"the end it has, which is later than {rule}"
         raise NotAllowed(
             f"end_date {new_end:%Y-%m-%d %H:%M} is past the latest allowed,"
             f" {latest:%Y-%m-%d %H:%M} UTC ({rule})"
         )
     earliest = lifecycle.earliest_allowed(now, terms)
-    if new_end < row.ends_at and new_end < earliest:
+    if new_end < old_end and new_end < earliest:
         raise NotAllowed(
             f"end_date {new_end:%Y-%m-%d %H:%M} is before the earliest allowed,"
             f" {earliest:%Y-%m-%d %H:%M} UTC (now + minimum_notice"

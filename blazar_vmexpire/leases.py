@@ -103,6 +103,13 @@ class Facts:
         return self.status in blazar_status.lease.TRANSITIONAL
 
     @property
+    def end_has_come(self) -> bool:
+        """Whether Blazar's manager has ended it, or has begun to."""
+        return self.status == _TERMINATED or any(
+            event.event_type == _END and event.status != _UNDONE for event in self.events
+        )
+
+    @property
     def mark(self) -> str:
         """Names this very transition: another one, later, has another mark."""
         return f"{self.status} since {self.updated_at}"

@@ -55,6 +55,7 @@ class Event(enum.StrEnum):
     ADOPT = "adopt"
     NOTICE = "notice"
     EXTEND = "extend"
+    UNDO = "undo"
     QUARANTINE = "quarantine"
     END = "end"
     REVIVED = "revived"
@@ -71,7 +72,7 @@ class Event(enum.StrEnum):
 LIVE = frozenset({State.ACTIVE, State.NOTICED, State.QUARANTINED})
 
 #: States in which something may have been done to the VM that an extension has to undo.
-_UNDOABLE = (State.QUARANTINED, State.ENDING, State.REVIVING, State.FAILED)
+_UNDOABLE = (State.QUARANTINED, State.ENDING, State.REVIVING, State.VANISHED, State.FAILED)
 
 
 def _declare() -> machines.FiniteMachine:
@@ -86,8 +87,9 @@ def _declare() -> machines.FiniteMachine:
     allow(Event.ADOPT, State.ACTIVE, State.SEEN, State.DELETED, State.EXEMPT)
     allow(Event.NOTICE, State.NOTICED, State.ACTIVE, State.NOTICED)
     allow(Event.NOTICE, State.QUARANTINED, State.QUARANTINED)
-    allow(Event.EXTEND, State.ACTIVE, State.ACTIVE, State.NOTICED, State.VANISHED)
+    allow(Event.EXTEND, State.ACTIVE, State.ACTIVE, State.NOTICED)
     allow(Event.EXTEND, State.REVIVING, *_UNDOABLE)
+    allow(Event.UNDO, State.REVIVING, State.ACTIVE, State.NOTICED, *_UNDOABLE)
     allow(Event.QUARANTINE, State.QUARANTINED, State.NOTICED)
     allow(Event.END, State.ENDING, State.NOTICED, State.QUARANTINED)
     allow(Event.POSTPONE, State.NOTICED, State.ENDING)

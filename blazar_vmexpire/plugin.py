@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Blazar side: hooks that blazar-manager calls.
+"""The Blazar side: hooks that blazar-manager calls, and methods that our API in blazar-api calls.
 
 A hook is a poke: Blazar's engine runs its events one after the other, and loses them when the
 manager dies, so nothing here waits for anything but our own database. The one decision that is
@@ -12,6 +12,8 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
+import oslo_messaging
+import sqlalchemy as sa
 from blazar import context as blazar_context
 from blazar import exceptions as blazar_exceptions
 from blazar import policy as blazar_policy
@@ -22,6 +24,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils, uuidutils
 
 from blazar_vmexpire import RESOURCE_TYPE, extension, leases, lifecycle
+from blazar_vmexpire.api import policies, views
 from blazar_vmexpire.conf import opts, vm
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import retried
@@ -117,6 +120,7 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
         except ConfigError as error:
             LOG.critical("Virtual machine expiration cannot start: %s", error)
             raise
+        policies.register()
         # What was opened so far must not be shared with the process that is forked next.
         tools.database.dispose()
         self._tools = tools
@@ -263,10 +267,11 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
             )
         try:
             self._move_end(reservation_id, values["start_date"], end_date)
-        except extension.NotAllowed as error:
-            raise blazar_exceptions.InvalidInput(str(error)) from error
-        except extension.TooLate as error:
+        except extension.Conflict as error:
             raise manager_exceptions.CantUpdateParameter(str(error)) from error
+        except extension.Refused as error:
+            # Of the classes that leave a lease as it was, the one that fits.
+            raise blazar_exceptions.InvalidInput(str(error)) from error
         if self.service is not None:
             self.service.worker.wake()
 
@@ -296,10 +301,81 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
                 now=now,
             )
 
-    def _caller(self) -> extension.Caller:
-        """Say who asks: the bottom of Blazar's stack of contexts; above is the service itself."""
+    # What our own API asks -----------------------------------------------------------------------
+
+    @oslo_messaging.expected_exceptions(  # type: ignore[untyped-decorator]
+        blazar_exceptions.BlazarException
+    )
+    def extend(self, server_id: str, end_date: str | None = None) -> dict[str, Any]:
+        """Give a VM a later end, and give it back to its owner if anything was done to it.
+
+        Called over RPC as ``virtual:vm:extend``, in the caller's context.
+
+        :param end_date: as :func:`blazar_vmexpire.extension.parse_date` reads it; None for the
+            latest allowed.
+        :returns: the expiration, as our API shows it.
+        :raises blazar.exceptions.InvalidInput: 400: the date is not allowed.
+        :raises blazar.exceptions.PolicyNotAuthorized: 403: the caller's role in the VM's project
+            does not suffice.
+        :raises blazar.exceptions.NotFound: 404: there is no such VM, or it is none of theirs.
+        :raises blazar.manager.exceptions.CantUpdateParameter: 409: it is being deleted, does not
+            expire, or cannot be extended any more.
+        """
+        try:
+            new_end = None if end_date is None else extension.parse_date(end_date)
+            shown = self._extend(server_id, new_end)
+        except extension.NotFound as error:
+            raise blazar_exceptions.NotFound(str(error)) from error
+        except extension.NotAllowed as error:
+            raise blazar_exceptions.InvalidInput(str(error)) from error
+        except extension.Conflict as error:
+            raise manager_exceptions.CantUpdateParameter(str(error)) from error
+        if self.service is not None:
+            self.service.worker.wake()
+        return shown
+
+    @retried
+    def _extend(self, server_id: str, new_end: datetime.datetime | None) -> dict[str, Any]:
+        now = self.tools.clock()
+        terms = self.tools.book.terms()
+        with self.tools.database.begin() as connection:
+            self._authorize(connection, policies.EXTEND, server_id)
+            row = extension.extend(
+                connection,
+                server_id,
+                end_date=new_end,
+                caller=self._caller(),
+                terms=terms,
+                now=now,
+            )
+        return views.vm_expiration(row, terms, now)
+
+    def _authorize(self, connection: sa.Connection, rule: str, server_id: str) -> None:
+        """Apply a rule of the policy to a VM; a stranger is told nothing.
+
+        :raises extension.NotFound: there is no such VM, or the caller is of another project.
+        :raises blazar.exceptions.PolicyNotAuthorized: they are of the VM's project.
+        """
+        row = db_api.get(connection, server_id)
+        context = self._context()
+        if row is None:
+            raise extension.NotFound(server_id)
+        target = {"project_id": row.project_id, "user_id": row.user_id}
+        if blazar_policy.enforce(context, rule, target, do_raise=False):
+            return
+        if row.project_id is None or context.project_id != row.project_id:
+            raise extension.NotFound(server_id)
+        raise blazar_exceptions.PolicyNotAuthorized(action=rule)
+
+    @staticmethod
+    def _context() -> Any:
+        """Return the caller's: the bottom of Blazar's stack; above it is the service itself."""
         stack = getattr(blazar_context.BlazarContext._context_stack, "stack", None)
-        caller = stack[0] if stack else blazar_context.current()
+        return stack[0] if stack else blazar_context.current()
+
+    def _caller(self) -> extension.Caller:
+        """Say who asks."""
+        caller = self._context()
         return extension.Caller(
             user_id=caller.user_id,
             project_id=caller.project_id,

@@ -219,6 +219,9 @@ def install_requirements(lock: Path, report: Report) -> None:
 def install_project(report: Report) -> None:
     """The checkout itself, editable, so that its entry points are found."""
     report("installing the project, editable")
+    # One that an older build has left is found before what is installed, with old entry points.
+    for old in PROJECT.glob("*.egg-info"):
+        shutil.rmtree(old, ignore_errors=True)
     _run(
         [
             *(VENV / "bin" / "python", "-m", "pip", "install", "-q"),

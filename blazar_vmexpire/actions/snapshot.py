@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from oslo_log import log as logging
 
 from blazar_vmexpire.actions import delete
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
 from blazar_vmexpire.actions.rest import bring_to_rest
-from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.exceptions import ActionFailed
@@ -35,6 +37,24 @@ _CAN = frozenset({"ACTIVE", "PAUSED", "SHUTOFF", "SUSPENDED"})
 
 #: How many images may fail before that counts as final.
 _MOST_IMAGES = 3
+
+
+def discard(cloud: Cloud, notes: Mapping[str, Any]) -> list[str]:
+    """Remove the images that a snapshot has begun: also one whose id never reached us.
+
+    :param notes: the action's.
+    :returns: the ids of those that were there.
+    """
+    ids = [notes["image_id"]] if notes.get("image_id") else []
+    if notes.get("attempt"):
+        owner = cloud.keystone.service_project_id
+        ids += [image.id for image in cloud.glance.find(owner=owner, **{ATTEMPT: notes["attempt"]})]
+    removed = []
+    for image_id in dict.fromkeys(ids):
+        with contextlib.suppress(errors.NotFound):
+            cloud.glance.delete(image_id)
+            removed.append(image_id)
+    return removed
 
 
 class Snapshot(Action):
@@ -108,20 +128,18 @@ class Snapshot(Action):
         attempt = job.notes.get("attempt")
         if attempt is None:
             return
-        service_project_id = job.cloud.keystone.service_project_id
-        for image in job.cloud.glance.find(owner=service_project_id, **{ATTEMPT: attempt}):
-            with contextlib.suppress(errors.NotFound):
-                job.cloud.glance.delete(image.id)
-            job.report("stray_image_removed", image_id=image.id)
+        for image_id in discard(job.cloud, {"attempt": attempt}):
+            job.report("stray_image_removed", image_id=image_id)
             LOG.warning(
-                "Removed image %s of server %s: its id had been lost", image.id, job.server.id
+                "Removed image %s of server %s: its id had been lost", image_id, job.server.id
             )
         job.note(attempt=None)
 
     def _finish_image(self, job: Job, image_id: str) -> Outcome:
         image = self._verified(job, image_id)
         if image is None:
-            return job.look_again()
+            # A store that is full, or unwritable, is not mended within seconds.
+            return job.look_again() if job.notes.get("image_id") else job.wait_long()
         if image.owner != job.project_id:
             job.intend("give")
             image = job.cloud.glance.give(image_id, job.project_id)

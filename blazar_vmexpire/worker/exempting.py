@@ -51,7 +51,7 @@ class Exempting:
                     connection,
                     row,
                     now,
-                    state=lifecycle.after(row.state, Event.EXTEND).value,
+                    state=lifecycle.after(row.state, Event.UNDO).value,
                     generation=row.generation + 1,
                     ends_at=max(ends_at, row.ends_at or ends_at),
                 )

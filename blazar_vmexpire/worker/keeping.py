@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import adoption, leases, lifecycle
+from blazar_vmexpire import adoption, extension, leases, lifecycle
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
@@ -60,14 +60,21 @@ class Keeping:
             faults = leases.faults(facts, wanted)
         # What a manager left behind when it died is no business of the owner's.
         by_crash = facts is not None and facts.in_transition and len(facts.events) == 3
+        # Nor that Blazar was at work on it when they moved its end.
+        follows = facts is not None and extension.lease_follows(row, now)
         row = dataclasses.replace(row, lease_id=wanted.lease_id)
         with self._tools.database.begin() as connection:
             claims.finish(connection, row, now, lease_id=wanted.lease_id, progress=progress)
             self._write_lease(connection, facts, wanted, now)
             db_api.record(
-                connection, row, "lease_put_back", now, lease_id=wanted.lease_id, faults=faults
+                connection,
+                row,
+                "lease_followed" if follows else "lease_put_back",
+                now,
+                lease_id=wanted.lease_id,
+                faults=faults,
             )
-            if not by_crash:
+            if not by_crash and not follows:
                 db_api.add_notice(
                     connection,
                     row,
@@ -145,10 +152,9 @@ class Keeping:
 
     def _wanted(self, case: Case, row: Expiration) -> leases.Wanted:
         """Say what the lease has to be; its before_end event keeps its distance to the end."""
-        before_end_at = case.before_end_at
-        if before_end_at is not None and case.facts is not None and row.ends_at is not None:
-            before_end_at += row.ends_at - case.facts.end_date
-        return adoption.wanted_lease(row, case.terms, before_end_at)
+        if case.facts is None:
+            return adoption.wanted_lease(row, case.terms)
+        return adoption.moved_lease(row, case.facts, case.terms)
 
     @staticmethod
     def _write_lease(

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 from typing import Any
 
 from oslo_log import log as logging
 
-from blazar_vmexpire import adoption, leases, lifecycle
-from blazar_vmexpire.cloud import errors
+from blazar_vmexpire import adoption, extension, leases, lifecycle
+from blazar_vmexpire.actions import snapshot
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event
@@ -34,7 +33,8 @@ class Reviving:
         """Undo the next thing, or be done.
 
         :raises blazar_vmexpire.exceptions.LeaseBusy: Blazar has begun to change the lease.
-        :raises errors.CloudError: Nova or Glance did not do what they were asked.
+        :raises blazar_vmexpire.cloud.errors.CloudError: Nova or Glance did not do what they were
+            asked.
         """
         tools = self._tools
         nova = tools.cloud.nova
@@ -44,14 +44,19 @@ class Reviving:
         if undo.get("unlock") and server.locked:
             nova.unlock(server.id)
             self._report(row, "unlocked")
-        # While its image is being made, it cannot be started.
-        self._remove_image(row)
         # What Nova is in the middle of may be the very stop that has to be undone. What is neither
         # stopped nor being stopped is not ours to start: somebody has paused it, or it is broken.
-        if undo.get("start") and (server.task_state is not None or server.status == "SHUTOFF"):
-            if server.task_state is None:
-                nova.start(server.id)
-                self._report(row, "start_asked")
+        to_start = undo.get("start") and (
+            server.task_state is not None or server.status == "SHUTOFF"
+        )
+        if to_start and server.task_state is None:
+            nova.start(server.id)
+            self._report(row, "start_asked")
+        else:
+            # It is back; or cannot be started while an image of it is being made. Not before: with
+            # Glance away its owner has it all the same.
+            row = self._remove_images(row)
+        if to_start:
             with tools.database.begin() as connection:
                 claims.finish(connection, row, now + _AGAIN)
             return
@@ -92,14 +97,21 @@ class Reviving:
             db_api.record(connection, revived, "revived", now, ends_at=row.ends_at)
         LOG.info("Server %s was given back; its lease ends %s UTC", row.server_id, row.ends_at)
 
-    def _remove_image(self, row: Expiration) -> None:
-        """Remove the image that the end had begun to make: the VM lives on, it only costs quota."""
-        image_id = row.progress.get("end", {}).get("image_id")
-        if image_id is None:
-            return
-        with contextlib.suppress(errors.NotFound):
-            self._tools.cloud.glance.delete(image_id)
-            self._report(row, "image_removed", image_id=image_id)
+    def _remove_images(self, row: Expiration) -> Expiration:
+        """Remove the images that were begun: the VM lives on, they only cost quota.
+
+        :returns: the row as it is then.
+        """
+        stages = extension.images_begun(row)
+        if not stages:
+            return row
+        for stage in stages:
+            for image_id in snapshot.discard(self._tools.cloud, row.progress[stage]):
+                self._report(row, "image_removed", image_id=image_id)
+        progress = {key: value for key, value in row.progress.items() if key not in stages}
+        with self._tools.database.begin() as connection:
+            claims.write(connection, row, progress=progress)
+        return dataclasses.replace(row, progress=progress)
 
     def _report(self, row: Expiration, event: str, **details: Any) -> None:
         with self._tools.database.begin() as connection:

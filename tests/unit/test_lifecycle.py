@@ -67,6 +67,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
     State.ACTIVE: {
         Event.NOTICE: State.NOTICED,
         Event.EXTEND: State.ACTIVE,
+        Event.UNDO: State.REVIVING,
         Event.EXEMPT: State.EXEMPT,
         Event.VANISH: State.VANISHED,
         Event.FAIL: State.FAILED,
@@ -74,6 +75,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
     State.NOTICED: {
         Event.NOTICE: State.NOTICED,
         Event.EXTEND: State.ACTIVE,
+        Event.UNDO: State.REVIVING,
         Event.QUARANTINE: State.QUARANTINED,
         Event.END: State.ENDING,
         Event.EXEMPT: State.EXEMPT,
@@ -83,6 +85,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
     State.QUARANTINED: {
         Event.NOTICE: State.QUARANTINED,
         Event.EXTEND: State.REVIVING,
+        Event.UNDO: State.REVIVING,
         Event.END: State.ENDING,
         Event.EXEMPT: State.EXEMPT,
         Event.VANISH: State.VANISHED,
@@ -90,6 +93,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
     },
     State.ENDING: {
         Event.EXTEND: State.REVIVING,
+        Event.UNDO: State.REVIVING,
         Event.EXEMPT: State.EXEMPT,
         Event.GONE: State.DELETED,
         Event.FAIL: State.FAILED,
@@ -97,18 +101,21 @@ ALLOWED: dict[State, dict[Event, State]] = {
     },
     State.REVIVING: {
         Event.EXTEND: State.REVIVING,
+        Event.UNDO: State.REVIVING,
         Event.REVIVED: State.ACTIVE,
         Event.VANISH: State.VANISHED,
         Event.FAIL: State.FAILED,
     },
     State.EXEMPT: {Event.ADOPT: State.ACTIVE, Event.VANISH: State.VANISHED},
     State.VANISHED: {
-        Event.EXTEND: State.ACTIVE,
+        Event.EXTEND: State.REVIVING,
+        Event.UNDO: State.REVIVING,
         Event.REAPPEAR: State.ACTIVE,
         Event.GONE: State.DELETED,
     },
     State.FAILED: {
         Event.EXTEND: State.REVIVING,
+        Event.UNDO: State.REVIVING,
         Event.EXEMPT: State.EXEMPT,
         Event.VANISH: State.VANISHED,
         Event.RETRY: State.REVIVING,

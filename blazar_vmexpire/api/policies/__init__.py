@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may do what, as rules of oslo.policy in Blazar's own enforcer.
+
+They are applied in blazar-manager, in the transaction that does what is asked: a rule is about the
+project of the VM, which only its row tells. So an operator's ``policy.yaml`` has to be there, too.
+"""
+
+from __future__ import annotations
+
+from blazar import policy as blazar_policy
+from oslo_policy import policy
+
+from blazar_vmexpire.api.policies import vm_expirations
+from blazar_vmexpire.api.policies.vm_expirations import EXTEND
+
+__all__ = ["EXTEND", "list_rules", "register"]
+
+
+def list_rules() -> list[policy.DocumentedRuleDefault]:
+    """List our rules: what ``oslo.policy.policies`` finds."""
+    return list(vm_expirations.RULES)
+
+
+def register() -> None:
+    """Make our rules known to Blazar's enforcer in this process; further calls do nothing.
+
+    To be called before anything is enforced in other threads.
+    """
+    blazar_policy.init()
+    enforcer = blazar_policy._ENFORCER
+    for rule in list_rules():
+        if rule.name not in enforcer.registered_rules:
+            enforcer.register_default(rule)
