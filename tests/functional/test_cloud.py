@@ -230,6 +230,10 @@ CALLS: dict[str, tuple[str, Callable[[cloud.Cloud, FakeCloud], Any]]] = {
         "/os-services",
         lambda a, f: f.add_server() and list(a.nova.pages(10)),
     ),
+    "nova deleted": (
+        "/servers/detail",
+        lambda a, f: a.nova.was_deleted(f.add_server()),
+    ),
     "glance get": ("/image/v2/images/", lambda a, f: a.glance.get(f.add_image())),
     "glance give": ("/image/v2/images/", lambda a, f: a.glance.give(f.add_image(), "p")),
     "glance delete": ("/image/v2/images/", lambda a, f: a.glance.delete(f.add_image())),
@@ -747,6 +751,38 @@ def test_an_account_that_may_not_see_the_services(fake: FakeCloud, adapters: clo
     assert _ids(adapters.nova.pages(10)) == [server_id]
 
 
+def test_whether_a_server_was_deleted(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    alive, soft, deleted, lost = (fake.add_server() for _ in range(4))
+    fake.compute.vms[soft].vm_state = "soft-delete"
+    fake.compute.vanish(deleted)
+    fake.compute.lose(lost)
+    found = [adapters.nova.was_deleted(server_id) for server_id in (alive, soft, deleted, lost)]
+    assert found == [False, True, True, False]
+
+
+@pytest.mark.parametrize("living", [True, False])
+def test_filters_that_nova_drops_do_not_make_a_server_a_deleted_one(
+    fake: FakeCloud, adapters: cloud.Cloud, *, living: bool
+) -> None:
+    """It lists other servers instead, or living ones."""
+    deleted, other = fake.add_server(), fake.add_server()
+    shown = fake.compute._view(fake.compute.vms[deleted if living else other])
+    fake.compute.vanish(deleted)
+    if not living:
+        shown["status"] = "DELETED"
+    fake.fault("/servers/detail", body={"servers": [shown]})
+    assert adapters.nova.was_deleted(deleted) is False
+
+
+@pytest.mark.parametrize("body", [{}, {"servers": None}, {"servers": {}}, {"servers": [{}]}])
+def test_a_list_of_deleted_servers_that_is_none(
+    fake: FakeCloud, adapters: cloud.Cloud, body: Any
+) -> None:
+    fake.fault("/servers/detail", body=body)
+    with pytest.raises(errors.Unavailable):
+        adapters.nova.was_deleted(fake.add_server())
+
+
 # Glance
 
 
@@ -873,9 +909,10 @@ VALIDATE = """
 import json, sys
 from nova.api.openstack.compute.schemas import servers
 from nova.api.validation import validators
-for name, answers in json.load(sys.stdin).items():
-    for answer in answers:
-        validators._SchemaValidator(getattr(servers, name)).validate(answer)
+for name, values in json.load(sys.stdin).items():
+    is_body = not name.startswith("index_query")
+    for value in values:
+        validators._SchemaValidator(getattr(servers, name), is_body=is_body).validate(value)
 """
 
 
@@ -897,7 +934,23 @@ def test_the_fake_speaks_as_nova_does(fake: FakeCloud, adapters: cloud.Cloud) ->
     fake.compute.down_cells = {"cell2"}
     details.append(ask("/servers/detail?all_tenants=1"))
     shows.append(ask(f"/servers/{down}"))
-    answers = {"detail_response_v290": details, "show_response_v290": shows}
+    fake.compute.down_cells = set()
+    fake.compute.vanish(down)
+    details.append(ask(f"/servers/detail?all_tenants=1&deleted=true&uuid={down}"))
+    assert [server["status"] for server in details[-1]["servers"]] == ["DELETED"]
+    # And that Nova takes what we ask it.
+    list(adapters.nova.pages(3))
+    adapters.nova.was_deleted(down)
+    answers = {
+        "detail_response_v290": details,
+        "show_response_v290": shows,
+        "index_query_v275": [
+            request.query
+            for request in fake.requests("/servers/detail")
+            if request.headers["user-agent"].startswith("blazar-vmexpire/")
+        ],
+    }
+    assert len(answers["index_query_v275"]) >= 3
     # In a process of its own: Nova and Blazar both claim the option "host".
     done = subprocess.run(
         [sys.executable, "-c", VALIDATE],
