@@ -87,7 +87,8 @@ OPTS = [
         default="30s",
         help="How often the implicit leases are checked against Blazar's tables. A lease that was"
         " deleted or damaged is put back by the first check that sees it. Their reservations and"
-        " events, which no owner can damage alone, are checked every reconcile_interval.",
+        " events, which no owner can damage alone, and leases that should not be there are checked"
+        " every reconcile_interval.",
     ),
     cfg.Opt(
         "blazar_grace",

@@ -345,6 +345,24 @@ def test_events_that_a_dead_manager_left_behind_are_mended_within_a_minute(
             assert sorted(map(str, after.events)) == sorted(map(str, before.events))
 
 
+def test_columns_that_became_null_are_written_again(world: World, server_id: str) -> None:
+    before = world.lease(server_id)
+    for table, names in (
+        (LEASES, ("status", "project_id", "user_id")),
+        (RESERVATIONS, ("resource_type", "resource_id", "status")),
+        (EVENTS, ("event_type", "time", "status")),
+    ):
+        whose = LEASES.c.id if table is LEASES else table.c.lease_id
+        for name in names:
+            assert world.wreck(table, whose == before.lease_id, **{name: None})
+            audit(world)
+            after = world.lease(server_id)
+            assert (after.lease_id, after.status) == (before.lease_id, "ACTIVE"), name
+            assert (after.project_id, after.user_id) == (before.project_id, before.user_id)
+            assert after.reservations == before.reservations, name
+            assert sorted(map(str, after.events)) == sorted(map(str, before.events)), name
+
+
 def test_a_start_date_that_would_forbid_every_extension_is_mended(
     world: World, server_id: str
 ) -> None:

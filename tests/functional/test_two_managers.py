@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.options({"vmexpire_brake": {"enabled": False}}),
 ]
 
-MANY = 40
+MANY = 24
 ROUNDS = 3
 
 
