@@ -12,12 +12,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 import datetime
+import random
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from oslo_config import cfg
 from stevedore import ExtensionManager
 
+from blazar_vmexpire import lifecycle
 from blazar_vmexpire.cloud import Cloud
 from blazar_vmexpire.cloud.nova import Server
 
@@ -117,6 +119,12 @@ class Job:
     def look_again(self) -> Wait:
         """Wait for what Nova or Glance is doing: the longer it takes, the less often."""
         return Wait(min(max(self.stepping_for() / 4, _SHORTEST_LOOK), _LONGEST_LOOK))
+
+    def wait_long(self) -> Wait:
+        """Wait before something costly that failed is tried again: up to retry_max_interval."""
+        longest = self.conf.vmexpire_worker.retry_max_interval
+        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+        return Wait(lifecycle.backoff(1, longest, longest, jitter))
 
 
 _SHORTEST_LOOK = datetime.timedelta(seconds=2)

@@ -55,7 +55,8 @@ OPTS = [
         mutable=True,
         type=Duration(minimum=_SECOND),
         default="10m",
-        help="The longest wait between two tries of a step.",
+        help="The longest wait between two tries of a step. Also how long, from half of it, another"
+        " image of a VM is waited with when one has failed.",
     ),
     cfg.IntOpt(
         "max_attempts",

@@ -111,6 +111,26 @@ def test_no_verified_image_no_deletion(world: World) -> None:
 
 
 @SNAPSHOT
+@pytest.mark.options({"vmexpire_worker": {"retry_max_interval": "10m"}})
+def test_after_a_failed_image_the_next_one_is_not_made_at_once(world: World) -> None:
+    """A store that is unwritable for some minutes is no matter for an operator."""
+    server_id = world.adopt()
+    ends_at = world.row(server_id).ends_at
+    assert ends_at is not None
+    world.cloud.image.reads = None
+    world.live(ends_at + timedelta(minutes=1))
+    (image_id,) = world.cloud.image.images
+    world.cloud.image.fail(image_id)
+    failed_at = world.clock.now()
+    world.live(failed_at + timedelta(minutes=5))
+    assert world.events(server_id).count("image_asked") == 1
+    world.cloud.image.reads = 2
+    world.live(failed_at + timedelta(minutes=12))
+    assert world.events(server_id).count("image_asked") == 2
+    assert server_id not in world.cloud.compute.vms
+
+
+@SNAPSHOT
 def test_after_three_failed_images_an_operator_has_to_look(world: World) -> None:
     server_id = world.adopt()
     ends_at = world.row(server_id).ends_at
@@ -118,10 +138,10 @@ def test_after_three_failed_images_an_operator_has_to_look(world: World) -> None
     world.cloud.image.reads = None
     world.live(ends_at)
     for _ in range(3):
-        world.live(world.clock.now() + timedelta(minutes=2))
+        world.live(world.clock.now() + timedelta(minutes=11))
         (image_id,) = world.cloud.image.images
         world.cloud.image.fail(image_id)
-    world.live(world.clock.now() + timedelta(minutes=2))
+    world.live(world.clock.now() + timedelta(minutes=11))
     assert world.state(server_id) == "failed"
     assert server_id in world.cloud.compute.vms
     assert "3 images of it failed" in str(world.row(server_id).last_error)

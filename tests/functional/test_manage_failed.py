@@ -31,10 +31,10 @@ def fail_at_its_image(world: World) -> str:
     world.cloud.image.reads = None
     world.live(ends_at)
     for _ in range(3):
-        world.live(world.clock.now() + timedelta(minutes=2))
+        world.live(world.clock.now() + timedelta(minutes=11))
         for image_id in list(world.cloud.image.images):
             world.cloud.image.fail(image_id)
-    world.live(world.clock.now() + timedelta(minutes=2))
+    world.live(world.clock.now() + timedelta(minutes=11))
     assert world.state(server_id) == "failed"
     return server_id
 
