@@ -55,8 +55,8 @@ OPTS = [
         mutable=True,
         type=Duration(minimum=_SECOND),
         default="10m",
-        help="The longest wait between two tries of a step. When an image of a VM has failed, the next"
-        " one is made after between half and all of it.",
+        help="The longest wait between two tries of a step. When an image of a VM has failed, the"
+        " next one is made after between half and all of it.",
     ),
     cfg.IntOpt(
         "max_attempts",
