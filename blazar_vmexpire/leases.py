@@ -219,7 +219,15 @@ def server_of(connection: sa.Connection, reservation: str) -> str | None:
 
 def faults(facts: Facts, wanted: Wanted) -> list[str]:
     """List what is wrong with a lease that should be live, in words."""
-    found = [
+    return row_faults(facts, wanted) + _part_faults(facts, wanted)
+
+
+def row_faults(facts: Facts, wanted: Wanted) -> list[str]:
+    """List what is wrong in the row of the lease itself: all that an owner can write.
+
+    They can detach its events as well, but then Blazar leaves the row in UPDATING.
+    """
+    return [
         f"{name} is {is_!r} instead of {should!r}"
         for name, is_, should in (
             ("status", facts.status, _ACTIVE),
@@ -232,6 +240,10 @@ def faults(facts: Facts, wanted: Wanted) -> list[str]:
         )
         if is_ != should
     ]
+
+
+def _part_faults(facts: Facts, wanted: Wanted) -> list[str]:
+    found = []
     reservations = [(r.resource_type, r.resource_id, r.status) for r in facts.reservations]
     if reservations != [(RESOURCE_TYPE, wanted.server_id, blazar_status.reservation.ACTIVE)]:
         found.append(f"its reservations are {reservations}")

@@ -59,7 +59,9 @@ class Keeping:
         else:
             faults = leases.faults(facts, wanted)
         # What a manager left behind when it died is no business of the owner's.
-        by_crash = facts is not None and facts.in_transition and len(facts.events) == 3
+        by_crash = facts is not None and (
+            (facts.in_transition and len(facts.events) == 3) or not leases.row_faults(facts, wanted)
+        )
         # Nor that Blazar was at work on it when they moved its end.
         follows = facts is not None and extension.lease_follows(row, now)
         row = dataclasses.replace(row, lease_id=wanted.lease_id)
