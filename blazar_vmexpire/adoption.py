@@ -19,13 +19,6 @@ from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.models import expirations, history
 from blazar_vmexpire.lifecycle import State, Terms
 
-SOFT_DELETED = "SOFT_DELETED"
-"""Deleted, and kept by Nova for a while (its ``reclaim_instance_interval``)."""
-
-#: Nova statuses in which a VM is gone as far as its owner is concerned. A soft-deleted VM that an
-#: administrator restores is taken in anew.
-GONE = frozenset({"DELETED", SOFT_DELETED})
-
 #: Nova statuses in which a VM rests: it can be taken in, and its time can come.
 SETTLED = frozenset(
     {

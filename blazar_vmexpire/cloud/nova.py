@@ -29,9 +29,13 @@ from blazar_vmexpire.cloud.session import ANY, Endpoints
 #: that can run Blazar 18 speaks it; nothing above it is needed.
 MICROVERSION = "2.90"
 
-#: The statuses of a server that is gone as far as its owner is concerned; Nova may still have a
-#: soft-deleted one for a while (its ``reclaim_instance_interval``).
-GONE = frozenset({"DELETED", "SOFT_DELETED"})
+#: The status of a server that was deleted, and is kept by Nova for a while (its
+#: ``reclaim_instance_interval``).
+SOFT_DELETED = "SOFT_DELETED"
+
+#: Statuses in which a server is gone as far as its owner is concerned. A soft-deleted one that an
+#: administrator restores is taken in anew.
+GONE = frozenset({"DELETED", SOFT_DELETED})
 
 #: The status that means success, by method: of a GET, of an action, of a DELETE.
 _SUCCESS = {"GET": 200, "POST": 202, "DELETE": 204}

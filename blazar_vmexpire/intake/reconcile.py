@@ -22,7 +22,7 @@ from oslo_db import exception as oslo_db_exception
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, lifecycle
-from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import retried
@@ -123,7 +123,7 @@ class Reconciliation:
                     wake.append(raw["id"])
                 continue
             status = raw.get("status")
-            if status == "UNKNOWN" or status in adoption.GONE:
+            if status == "UNKNOWN" or status in nova.GONE:
                 result.busy += 1
             elif not in_scope(raw.get("tenant_id", "")):
                 result.out_of_scope += 1
@@ -212,9 +212,9 @@ def _needs_a_look(raw: dict[str, Any], row: Any, *, expires: bool) -> bool:
     if not expires and row.state in lifecycle.LIVE:
         return True
     if row.state in (State.DELETED, State.SEEN, State.VANISHED):
-        return status not in adoption.GONE
+        return status not in nova.GONE
     return (
-        status in adoption.GONE
+        status in nova.GONE
         or raw.get("tenant_id") != row.project_id
         or raw.get("user_id") != row.user_id
     )

@@ -10,7 +10,7 @@ from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, lifecycle
 from blazar_vmexpire.actions.base import Wait
-from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
@@ -100,7 +100,7 @@ class Ending:
         except errors.NotFound:
             return None
         # One that could be restored never becomes a 404 in time; any other is gone when it is one.
-        return None if server.status == adoption.SOFT_DELETED else server
+        return None if server.status == nova.SOFT_DELETED else server
 
     def _gone(self, row: Expiration) -> None:
         now = self._tools.clock()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, leases, lifecycle
-from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
@@ -107,7 +107,7 @@ class Steps:
             server = None
         if (
             server is None
-            or server.status in adoption.GONE
+            or server.status in nova.GONE
             or not tools.book.in_scope(server.project_id, tools.cloud.keystone.service_project_id)
         ):
             with tools.database.begin() as connection:
@@ -185,7 +185,7 @@ class Steps:
             server = None
         restored = (
             server is not None
-            and server.status not in adoption.GONE
+            and server.status not in nova.GONE
             and server.task_state != "deleting"
         )
         if restored:
