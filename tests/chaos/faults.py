@@ -19,6 +19,10 @@ _PATIENCE = 180.0
 class Breaker:
     """Does to the cloud what the plan says, in a thread of its own.
 
+    Nothing is stopped before the crowd is there: Nova breaks VMs that it is building when its
+    database goes, and those are left alone. Should that take longer than planned, all that follows
+    is done later by as much.
+
     :param began: ``time.monotonic()`` at the first boot.
     :param say: takes a line for each thing that is done.
     """
@@ -31,6 +35,8 @@ class Breaker:
         self._given_up = threading.Event()
         #: What went wrong with the breaking itself; the run is worth nothing then.
         self.error: Exception | None = None
+        #: To be set when every VM is ACTIVE and has its lease.
+        self.crowd_is_there = threading.Event()
         #: What ended though nobody ended it.
         self.ended_by_themselves: list[str] = []
         self._down: set[str] = set()
@@ -54,15 +60,25 @@ class Breaker:
     def _run(self) -> None:
         try:
             for act in self._acts:
-                while (left := act.at - self._elapsed) > 0:
-                    if self._given_up.wait(min(left, _WATCH)):
-                        return
-                    self._start_again()
+                if not self._wait_for(act):
+                    return
                 self._do(act)
             self._finish()
         except Exception as error:  # noqa: BLE001 - the run reports it
             self.error = error
             self._say(f"the chaos itself broke: {error}")
+
+    def _wait_for(self, act: Act) -> bool:
+        """Wait until it is time for something; False: it is not to be done any more."""
+        while (left := act.at - self._elapsed) > 0:
+            if self._given_up.wait(min(left, _WATCH)):
+                return False
+            self._start_again()
+        while act.verb == "stop" and not self.crowd_is_there.is_set():
+            if self._given_up.wait(_WATCH):
+                return False
+            self._began += _WATCH
+        return True
 
     @property
     def _elapsed(self) -> float:

@@ -76,7 +76,7 @@ class Scale:
             "virtual:vm.adoption_spread=0",
             "virtual:vm.on_end_action=snapshot",
             "vmexpire_brake.deletions_per_hour=100000",
-            "vmexpire_intake.reconcile_interval=30s",
+            "vmexpire_intake.reconcile_interval=1m",
             "vmexpire_worker.audit_interval=10s",
             "vmexpire_worker.blazar_grace=15s",
             "vmexpire_worker.busy_postponement=1m",
@@ -92,21 +92,21 @@ class Scale:
 #: `make chaos`.
 FULL = Scale(
     vms=200,
-    booting=600,
-    lease=720,
+    booting=480,
+    lease=600,
     extension=1200,
     minimum_notice=120,
     first_notice=300,
     extended_of=5,
     minutes_more=(2, 5),
-    kills=30,
+    kills=25,
     away=(2, 20),
     kills_from=20,
     rounds=2,
     outage=(15, 60),
-    outages_from=630,
-    until=1500,
-    deadline=2220,
+    outages_from=540,
+    until=1260,
+    deadline=2100,
 )
 
 #: One pass of each fault, in the time that a test may take: without extensions, which make it a

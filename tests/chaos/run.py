@@ -99,6 +99,7 @@ def run(sandbox: Sandbox, plan: Plan, say: Say) -> Result:
         breaker.start()
         vms.boot(people, say)
         say(f"{len(vms.members)} VMs are ACTIVE and have their leases")
+        breaker.crowd_is_there.set()
         vms.live()
         _wait(vms, breaker, plan, began, say)
     finally:

@@ -89,6 +89,6 @@ def test_the_whole_plan_is_written_down():
 
 def test_settings_are_durations_as_the_options_take_them():
     settings = FULL.settings()
-    assert "virtual:vm.lease_duration=12m" in settings
+    assert "virtual:vm.lease_duration=10m" in settings
     assert "virtual:vm.on_end_action=snapshot" in settings
     assert any(setting.startswith("vmexpire_brake.deletions_per_hour=") for setting in settings)
