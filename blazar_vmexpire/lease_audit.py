@@ -161,32 +161,57 @@ def strays(
     after: str,
     limit: int,
 ) -> list[Stray]:
-    """List reservations of ours in leases that no VM has, or that are another type's as well.
+    """List reservations of ours in leases that no VM has.
 
     The lease of a VM is the one that its row names; an exempt VM has none. So what is found is a
     double, or of a VM that nobody knows, or was left behind while it was being made.
 
     :param after: the last ``reservation_id`` of the page before; empty for the first page.
     """
-    x, r, lease = expirations.c, RESERVATIONS.c, LEASES.c
-    shared = another_types()
-    found = connection.execute(
-        sa.select(r.id, r.resource_id, r.lease_id, lease.status, shared)
-        .select_from(
-            RESERVATIONS.join(LEASES, lease.id == r.lease_id).outerjoin(
-                expirations, (x.lease_id == r.lease_id) & (x.state != State.EXEMPT.value)
-            )
-        )
+    x, r = expirations.c, RESERVATIONS.c
+    named = sa.exists().where(x.lease_id == r.lease_id, x.state != State.EXEMPT.value)
+    return _strays(
+        connection,
+        sa.select(*_STRAY, another_types())
+        .join_from(RESERVATIONS, LEASES)
+        .where(r.resource_type == RESOURCE_TYPE, r.id > after, ~named, _quiet(now, grace))
+        .order_by(r.id)
+        .limit(limit),
+    )
+
+
+def misplaced(
+    connection: sa.Connection, now: datetime.datetime, grace: datetime.timedelta, limit: int
+) -> list[Stray]:
+    """List reservations of ours in leases that are another resource type's, whoever names them."""
+    r, beside = RESERVATIONS.c, RESERVATIONS.alias()
+    return _strays(
+        connection,
+        sa.select(*_STRAY, sa.true())
+        .distinct()
+        .join_from(RESERVATIONS, LEASES)
+        .join(beside, beside.c.lease_id == r.lease_id)
         .where(
             r.resource_type == RESOURCE_TYPE,
-            r.id > after,
-            sa.or_(x.server_id.is_(None), shared),
+            beside.c.resource_type != RESOURCE_TYPE,
             _quiet(now, grace),
         )
-        .order_by(r.id)
-        .limit(limit)
+        .limit(limit),
     )
-    return [Stray(row[0], row[1], row[2], row[3], bool(row[4])) for row in found]
+
+
+_STRAY = (
+    RESERVATIONS.c.id,
+    RESERVATIONS.c.resource_id,
+    RESERVATIONS.c.lease_id,
+    LEASES.c.status,
+)
+
+
+def _strays(connection: sa.Connection, statement: sa.Select[Any]) -> list[Stray]:
+    return [
+        Stray(row[0], row[1], row[2], row[3], bool(row[4])) for row in connection.execute(statement)
+    ]
 
 
 def unclosed(

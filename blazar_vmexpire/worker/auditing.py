@@ -60,13 +60,14 @@ def _wake(tools: Tools, *, thorough: bool) -> int:
 
 
 def _remove_strays(tools: Tools) -> int:
-    """Remove leases that no VM has: doubles, and those of VMs that nobody knows."""
-    done, last = 0, ""
-    while True:
+    """Remove leases that no VM has, and our reservations from those of another resource type."""
+    done, last = _remove_page(tools, "")
+    while last:
         removed, last = _remove_page(tools, last)
         done += removed
-        if not last:
-            return done
+    while removed := _remove_misplaced(tools):
+        done += removed
+    return done
 
 
 @retried
@@ -74,14 +75,26 @@ def _remove_page(tools: Tools, after: str) -> tuple[int, str]:
     now, grace = tools.clock(), tools.conf.vmexpire_worker.blazar_grace
     with tools.database.begin() as connection:
         page = lease_audit.strays(connection, now, grace, after, _PAGE)
-        if not page:
-            return 0, ""
-        held = set(lease_sets.unchanged(connection, {s.lease_id: s.lease_status for s in page}))
-        removed = [stray for stray in page if stray.lease_id in held]
-        leases.leave(connection, {s.lease_id for s in removed if s.another_types})
-        leases.destroy(connection, {s.lease_id for s in removed if not s.another_types})
-        _record(connection, removed, now)
-    return len(removed), page[-1].reservation_id if len(page) == _PAGE else ""
+        removed = _remove(connection, page, now)
+    return removed, page[-1].reservation_id if len(page) == _PAGE else ""
+
+
+@retried
+def _remove_misplaced(tools: Tools) -> int:
+    now, grace = tools.clock(), tools.conf.vmexpire_worker.blazar_grace
+    with tools.database.begin() as connection:
+        return _remove(connection, lease_audit.misplaced(connection, now, grace, _PAGE), now)
+
+
+def _remove(connection: sa.Connection, strays: Sequence[Stray], now: datetime.datetime) -> int:
+    if not strays:
+        return 0
+    held = set(lease_sets.unchanged(connection, {s.lease_id: s.lease_status for s in strays}))
+    removed = [stray for stray in strays if stray.lease_id in held]
+    leases.leave(connection, {s.lease_id for s in removed if s.another_types})
+    leases.destroy(connection, {s.lease_id for s in removed if not s.another_types})
+    _record(connection, removed, now)
+    return len(removed)
 
 
 def _record(connection: sa.Connection, strays: Sequence[Stray], now: datetime.datetime) -> None:
