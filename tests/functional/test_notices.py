@@ -128,6 +128,44 @@ def test_without_an_owner_the_contact_is_told(world: World, gone: str) -> None:
     assert server_id not in world.cloud.compute.vms
 
 
+@pytest.mark.parametrize("missing", ["user", "project"])
+def test_a_vm_whose_user_or_project_is_gone_is_reported_once_and_ends_in_its_time(
+    world: World, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    server_id = world.adopt()
+    end = the_end(world, server_id)
+    key = world.alice if missing == "user" else world.alpha
+    kept = world.cloud.identity.users if missing == "user" else world.cloud.identity.projects
+    del kept[key]
+    world.live(end - timedelta(minutes=1))
+    assert world.state(server_id) == "noticed"
+    assert world.cloud.compute.vms[server_id].vm_state == "active"
+    assert (the_end(world, server_id), len(world.mails)) == (end, 2)
+    assert set(world.recipients()) == {CONTACT if missing == "user" else "alice@example.org"}
+    world.live(end + timedelta(minutes=1))
+    assert server_id not in world.cloud.compute.vms
+    orphaned = [details for event, details in world.history(server_id) if event == "orphaned"]
+    assert orphaned == [{missing: key}]
+    said = [record.getMessage() for record in caplog.records if "orphan" in record.getMessage()]
+    assert said == [f"Server {server_id} is an orphan: Keystone does not find its {missing} {key}"]
+
+
+@pytest.mark.parametrize("path", ["users", "projects"])
+@pytest.mark.parametrize("fault", [{"truncate": True}, {"status": 404, "html": True}])
+def test_an_answer_of_keystones_that_is_none_makes_nobody_an_orphan(
+    world: World, path: str, fault: dict[str, object]
+) -> None:
+    server_id = world.adopt()
+    end = the_end(world, server_id)
+    broken = world.cloud.fault(f"/identity/v3/{path}/", **fault)
+    world.live(end - timedelta(days=9))
+    assert "orphaned" not in world.events(server_id)
+    assert (world.mails, world.state(server_id)) == ([], "active")
+    broken.remove()
+    world.live(world.clock.now() + timedelta(hours=4))
+    assert world.recipients() == ["alice@example.org"]
+
+
 @pytest.mark.parametrize("fault", [{"status": 500}, {"close": True}, {"truncate": True}])
 def test_a_broken_keystone_says_nothing_about_an_owner(
     world: World, fault: dict[str, object]
