@@ -147,6 +147,8 @@ class Harness:
     :param url: of a database with Blazar's tables and ours.
     :param options: by group, on top of what a test needs anyway; durations as in the file.
     :param plugins: entry points that the manager loads.
+    :param plugins_url: of the same database, as our plug-in reaches it, where that is another way
+        than Blazar's own and the test's.
 
     :ivar conf: the options, ``cfg.CONF``
     :ivar clock: the time
@@ -162,6 +164,7 @@ class Harness:
         cloud: FakeCloud,
         options: Options | None = None,
         plugins: Sequence[str] = (OUR_PLUGIN,),
+        plugins_url: str | None = None,
     ) -> None:
         self.cloud = cloud
         self.clock = Clock()
@@ -172,6 +175,9 @@ class Harness:
             self._configure(url, options or {})
             self.database = databases.connect(url)
             self._connect_blazar()
+            if plugins_url is not None:
+                # Blazar has its engine by now; our plug-in makes its own when it is loaded.
+                self.conf.set_override("connection", plugins_url, group="database")
             notifier.init()
             if rpc.TRANSPORT is None:
                 # One for all tests: Blazar's API modules keep clients of the first they see.

@@ -49,8 +49,8 @@ class Database:
             sa.event.listen(engine, "before_cursor_execute", _begin_immediate, retval=True)
             self.engine = engine
         else:
-            # Claims skip what others hold, so nothing is gained by locking the gaps between rows.
-            self.engine = engine.execution_options(isolation_level="READ COMMITTED")
+            sa.event.listen(engine, "connect", _read_committed(engine.dialect))
+            self.engine = engine
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts) -> Database:
@@ -92,6 +92,22 @@ class Database:
     def dispose(self) -> None:
         """Close all connections; the next transaction opens new ones. Needed after a fork."""
         self.engine.dispose(close=False)
+
+
+def _read_committed(dialect: sa.Dialect) -> Callable[..., None]:
+    """Say what to do with each new connection.
+
+    Claims skip what others hold, so nothing is gained by locking the gaps between rows. It is not
+    an execution option of the engine: that would be set anew for each transaction, and where the
+    connection breaks just then, the error would be the driver's own, which nobody knows to retry.
+    """
+
+    def prepare(connection: Any, _: Any) -> None:
+        dialect.set_isolation_level(connection, "READ COMMITTED")
+        # What a connection goes back to that had another for a while.
+        dialect.default_isolation_level = "READ COMMITTED"
+
+    return prepare
 
 
 def _begin_immediate(

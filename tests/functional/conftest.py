@@ -15,6 +15,7 @@ from blazar_vmexpire.cmd.manage import main
 from tests import blazar_harness
 from tests.blazar_harness import Harness, Options
 from tests.fakes.cloud import FakeCloud
+from tests.functional.borders import Borders, Ways, borders_of
 from tests.functional.manage import Done, Manage, settings
 from tests.functional.world import World
 from tests.mail_servers import MailServer, running
@@ -54,11 +55,19 @@ def mail(_mail_server: MailServer) -> MailServer:
 
 
 @pytest.fixture
+def ways(mail: MailServer) -> Ways:
+    """The ways that lead straight there."""
+    return Ways({"vmexpire_mail": {"host": "127.0.0.1", "port": mail.port}})
+
+
+@pytest.fixture
 def harness(
-    request: pytest.FixtureRequest, database_url: str, cloud: FakeCloud, mail: MailServer
+    request: pytest.FixtureRequest, database_url: str, cloud: FakeCloud, ways: Ways
 ) -> Iterator[Harness]:
     """A real Blazar with our plug-in, on a fresh database, a fresh cloud and a mail server."""
-    options: dict[str, dict[str, Any]] = {"vmexpire_mail": {"host": "127.0.0.1", "port": mail.port}}
+    options: dict[str, dict[str, Any]] = {
+        group: dict(values) for group, values in ways.options.items()
+    }
     for marker in reversed(list(request.node.iter_markers("options"))):
         for group, values in marker.args[0].items():
             options.setdefault(group, {}).update(values)
@@ -68,6 +77,7 @@ def harness(
         cloud,
         options,
         plugins.args if plugins else (blazar_harness.OUR_PLUGIN,),
+        ways.database_url,
     )
     try:
         yield running
@@ -96,3 +106,10 @@ def manage(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Manage
 def world(harness: Harness, mail: MailServer) -> World:
     """A cloud with Alice and Bob in it, its Blazar with our plug-in, and its mail."""
     return World(harness, mail)
+
+
+@pytest.fixture
+def borders(cloud: FakeCloud, mail: MailServer, database_url: str) -> Iterator[Borders]:
+    """Proxies before all that our plug-in needs; it goes through them where ``ways`` says so."""
+    with borders_of(cloud, mail, database_url) as proxies:
+        yield proxies
