@@ -104,21 +104,20 @@ class World:
 
     def _due_dates(self) -> list[datetime.datetime]:
         """Return when our worker and Blazar's engine will have something to do."""
-        events = leases.EVENTS.c
+        x, events = expirations.c, leases.EVENTS.c
         with self.harness.database.begin() as connection:
-            ours = connection.scalars(
-                sa.select(expirations.c.next_at).where(expirations.c.next_at.is_not(None))
-            ).all()
-            taken_over = connection.scalars(
-                sa.select(expirations.c.claimed_until).where(
-                    expirations.c.claimed_until.is_not(None)
-                )
+            ours = connection.execute(
+                sa.select(x.next_at, x.claimed_until).where(x.next_at.is_not(None))
             ).all()
             blazars = connection.scalars(
                 sa.select(events.time).where(events.status == "UNDONE")
             ).all()
         just_after = datetime.timedelta(seconds=1)
-        return [*ours, *(date + just_after for date in taken_over), *blazars]
+        return [
+            # What somebody claimed and did not finish is due when that claim is over.
+            *(max(due, until + just_after) if until else due for due, until in ours),
+            *blazars,
+        ]
 
     def update(self, server_id: str, api: Api | None = None, **values: Any) -> Any:
         """PUT a VM's lease; dates may be datetimes."""
