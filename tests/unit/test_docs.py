@@ -58,6 +58,18 @@ def test_states_page_explains_every_event() -> None:
     assert [event.value for event in lifecycle.Event if f"``{event.value}``" not in page] == []
 
 
+def test_reliability_page_names_tests_that_are_there() -> None:
+    page = (DOC / "source" / "admin" / "reliability.rst").read_text()
+    named = re.findall(r"``(?:(integration)/)?(test_\w+)(?:::(test_\w+))?``", page)
+    assert len(named) > 40
+    missing = []
+    for directory, module, function in named:
+        path = DOC.parent / "tests" / (directory or "functional") / f"{module}.py"
+        if not path.exists() or (function and f"def {function}(" not in path.read_text()):
+            missing.append(f"{path.name}::{function}")
+    assert missing == []
+
+
 def test_mail_page_names_every_kind_and_every_fact_that_templates_can_use() -> None:
     page = (DOC / "source" / "admin" / "mail.rst").read_text()
     named = set(re.findall(r"``([^`]+)``", page))
