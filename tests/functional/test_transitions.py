@@ -48,6 +48,7 @@ EVIDENCE = {
     Event.ADOPT: "adopted",
     Event.NOTICE: "notice_accepted",
     Event.EXTEND: "extended",
+    Event.UNDO: "extended",
     Event.QUARANTINE: "quarantine_begun",
     Event.END: "end_begun",
     Event.REVIVED: "revived",
@@ -236,6 +237,30 @@ def at_rest_in_quarantine(stage: Stage) -> str:
     return server_id
 
 
+def imaged(stage: Stage) -> str:
+    """An image of it is being made, before its end."""
+    stage.set(before_end_action="snapshot")
+    stage.world.cloud.image.reads = None
+    server_id = stage.world.adopt()
+    stage.live_until_end(server_id, days=10, minutes=-1)
+    return server_id
+
+
+def imaged_untold(stage: Stage) -> str:
+    """The same, while the mail server takes nothing."""
+    stage.world.mail.answers["DATA"] = "451 later"
+    return imaged(stage)
+
+
+def vanished_in_quarantine(stage: Stage) -> str:
+    """Nova answered 404, once, when it was locked and stopped."""
+    server_id = quarantined(stage)
+    text = f"Instance {server_id} could not be found."
+    stage.world.cloud.fault(SERVER, method="GET", times=1, status=404, message=text)
+    stage.world.see(server_id)
+    return server_id
+
+
 def noticed_without_quarantine(stage: Stage) -> str:
     """It runs until its end, and there is a second notice."""
     stage.set(quarantine=timedelta(0))
@@ -305,6 +330,12 @@ def _(stage: Stage, server_id: str) -> None:
     stage.live_until_end(server_id, days=1)
 
 
+@scenario(State.ACTIVE, Event.UNDO, imaged_untold)
+@scenario(State.NOTICED, Event.UNDO, imaged)
+@scenario(State.QUARANTINED, Event.UNDO)
+@scenario(State.VANISHED, Event.UNDO, vanished_in_quarantine)
+@scenario(State.REVIVING, Event.UNDO)
+@scenario(State.FAILED, Event.UNDO)
 @scenario(State.ACTIVE, Event.EXTEND)
 @scenario(State.NOTICED, Event.EXTEND)
 @scenario(State.QUARANTINED, Event.EXTEND)
@@ -315,6 +346,7 @@ def _(stage: Stage, server_id: str) -> None:
     stage.extend(server_id)
 
 
+@scenario(State.ENDING, Event.UNDO)
 @scenario(State.ENDING, Event.EXTEND)
 def _(stage: Stage, server_id: str) -> None:
     """Blazar had read the lease a moment before it was closed."""
