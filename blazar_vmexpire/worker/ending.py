@@ -22,9 +22,12 @@ from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
+from blazar_vmexpire.worker.vanishing import MAKE_SURE
 
 LOG = logging.getLogger(__name__)
 
+#: When Nova first said that it does not know the VM, in a row's ``progress``.
+_NOT_FOUND = "not_found"
 #: Between two looks for a VM whose action says that it is done.
 _AGAIN = datetime.timedelta(seconds=5)
 
@@ -55,7 +58,10 @@ class Ending:
         """
         server = self._look(row)
         if server is None:
-            self._gone(row)
+            self._make_sure(row)
+            return
+        if _NOT_FOUND in row.progress:
+            self._forget_not_found(row)
             return
         notes = row.progress["end"]
         if notes["action"] not in self._tools.actions:
@@ -102,8 +108,24 @@ class Ending:
         # One that could be restored never becomes a 404 in time; any other is gone when it is one.
         return None if server.status == nova.SOFT_DELETED else server
 
-    def _gone(self, row: Expiration) -> None:
+    def _make_sure(self, row: Expiration) -> None:
+        """Believe that a VM is gone when Nova says so twice, some seconds apart."""
         now = self._tools.clock()
+        seen = row.progress.get(_NOT_FOUND)
+        since = now if seen is None else datetime.datetime.fromisoformat(seen)
+        if now >= since + MAKE_SURE:
+            self._gone(row, now)
+            return
+        progress = {**row.progress, _NOT_FOUND: since.isoformat()}
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, row, since + MAKE_SURE, progress=progress)
+
+    def _forget_not_found(self, row: Expiration) -> None:
+        progress = {key: value for key, value in row.progress.items() if key != _NOT_FOUND}
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, row, self._tools.clock(), progress=progress)
+
+    def _gone(self, row: Expiration, now: datetime.datetime) -> None:
         notes: dict[str, Any] = dict(row.progress["end"])
         ours = bool(row.progress.get("irreversible"))
         kept: dict[str, Any] = {

@@ -127,6 +127,25 @@ def test_a_vm_that_nova_says_404_about_by_mistake_is_not_given_up(
     assert_ended_once(world, server_id)
 
 
+@pytest.mark.parametrize("steps", range(12))
+def test_whatever_step_it_is_in_one_mistaken_404_ends_nothing(
+    world: World, server_id: str, steps: int
+) -> None:
+    """Nova's own, to one look at the VM: from an API server that sees an old database."""
+    end = world.row(server_id).ends_at
+    assert end is not None
+    world.clock.set(end)
+    worker = world.harness.plugin.service.worker
+    for _ in range(steps):
+        worker.work_off(1)
+        world.clock.advance(seconds=3)
+    message = f"Instance {server_id} could not be found."
+    path = rf"/compute/v2.1/servers/{server_id}$"
+    world.cloud.fault(path, method="GET", times=1, status=404, message=message)
+    live_on(world, minutes=10)
+    assert_ended_once(world, server_id)
+
+
 def test_whatever_step_it_is_in_a_vm_that_its_owner_deletes_is_over(world: World) -> None:
     """Between any two steps; no image is asked for, nothing is mailed about an end of ours."""
     for steps in range(8):
