@@ -75,7 +75,7 @@ def close(connection: sa.Connection, lease_ids: Collection[str], now: datetime.d
     )
     connection.execute(
         sa.update(EVENTS)
-        .where(EVENTS.c.lease_id.in_(lease_ids))
+        .where(EVENTS.c.lease_id.in_(lease_ids), EVENTS.c.status != blazar_status.event.DONE)
         .values(status=blazar_status.event.DONE, updated_at=now)
     )
 

@@ -11,6 +11,7 @@ a notice is not old enough, the lease is not what it has to be) are left to the 
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,11 +23,11 @@ from oslo_log import log as logging
 from blazar_vmexpire import lease_sets, lifecycle
 from blazar_vmexpire.brake import ENDABLE, Slots
 from blazar_vmexpire.db import api as db_api
-from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.db.models import expirations, notices
 from blazar_vmexpire.lifecycle import State, Terms
-from blazar_vmexpire.worker.case import Case
+from blazar_vmexpire.worker.case import TELL_OF_THE_END
 from blazar_vmexpire.worker.ending import begun
 from blazar_vmexpire.worker.keeping import PACED
 from blazar_vmexpire.worker.tools import Tools
@@ -38,6 +39,8 @@ _AHEAD = datetime.timedelta(minutes=5)
 #: With fewer than this due, each is a step of its own, which looks at its VM first.
 _MANY = 200
 _PAGE = 1000
+#: Pages in hand at a time: while one waits for the database, another uses the processor.
+_AT_ONCE = 3
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,14 +77,14 @@ class Bursts:
                 slots = tools.brake.slots(connection, now)
             if slots.limited:
                 coming, beyond = _sort_out(coming, slots)
-            for page in _pages(beyond):
-                result.moved += self._move(page, slots, result.moved)
-                self._keep()
+            result.moved = self._each_page(
+                beyond, lambda page, before: self._move(page, slots, before)
+            )
         due = [server_id for server_id, ends_at in coming if ends_at <= now]
         if len(due) >= _MANY:
-            for page in _pages(due):
-                result.taken += self._take(page, terms, paced=paced)
-                self._keep()
+            result.taken = self._each_page(
+                due, lambda page, before: self._take(page, terms, paced=paced)
+            )
         if result.taken or result.moved:
             LOG.info(
                 "Of many servers whose lease ends, %d ends were begun, %d wait for their turn",
@@ -89,6 +92,28 @@ class Bursts:
                 result.moved,
             )
         return result
+
+    def _each_page(
+        self, server_ids: Sequence[str], work: Callable[[Sequence[str], int], int]
+    ) -> int:
+        """Do something to VMs, some pages at a time, and say to how many it was done.
+
+        :param work: is given a page, and how many VMs are on those before it.
+        """
+        done = 0
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE, "vmexpire-burst") as pool:
+            pages = [
+                pool.submit(work, server_ids[begin : begin + _PAGE], begin)
+                for begin in range(0, len(server_ids), _PAGE)
+            ]
+            try:
+                for page in pages:
+                    done += page.result()
+                    self._keep()
+            finally:
+                for page in pages:
+                    page.cancel()
+        return done
 
     def _coming(self, now: datetime.datetime) -> list[tuple[str, datetime.datetime]]:
         """List VMs whose end is due or will soon be, in the order in which they may go."""
@@ -105,7 +130,7 @@ class Bursts:
     def _move(self, page: Sequence[str], slots: Slots, before: int) -> int:
         """Move ends before they are due.
 
-        :param before: how many were moved before this page.
+        :param before: how many may be moved before those of this page.
         """
         now = self._tools.clock()
         with self._tools.database.begin() as connection:
@@ -167,11 +192,12 @@ class Bursts:
             free = tools.brake.slots(connection, now).free if paced else None
             rows = _free(connection, server_ids, now)
             held = lease_sets.hold(connection, _ends(rows))
-            told = _notices(connection, rows)
+            told = _told(connection, rows)
             takable = [
                 row
                 for row in rows
-                if row.lease_id in held and self._may_end(row, told.get(row.server_id, []), terms)
+                if row.lease_id in held
+                and self._may_end(row, told.get((row.server_id, row.generation)), terms)
             ][:free]
             for columns, same in _by_columns(takable, terms):
                 connection.execute(
@@ -190,22 +216,19 @@ class Bursts:
             db_api.record_many(connection, "end_begun", now, [(row, details) for row in takable])
         return len(takable)
 
-    def _may_end(self, row: Expiration, told: list[NoticeRow], terms: Terms) -> bool:
-        """Say whether there is nothing to do for a VM but to begin its end."""
+    def _may_end(
+        self, row: Expiration, accepted_at: datetime.datetime | None, terms: Terms
+    ) -> bool:
+        """Say whether there is nothing to do for a VM but to begin its end.
+
+        :param accepted_at: when the first notice of this very end was accepted.
+        """
         now = self._tools.clock()
-        if row.ends_at is None or row.ends_at > now:
+        if accepted_at is None or row.ends_at is None or row.ends_at > now:
             return False
-        case = Case(
-            row=row,
-            facts=None,
-            notices=told,
-            terms=terms,
-            plan=lifecycle.agenda(row.ends_at, terms),
-            now=now,
-        )
+        plan = lifecycle.agenda(row.ends_at, terms)
         return (
-            case.accepted_at is not None
-            and lifecycle.needed_end(case.plan, now, case.accepted_at, terms) is None
+            lifecycle.needed_end(plan, now, accepted_at, terms) is None
             and (not terms.quarantine or bool(row.progress.get("quarantine", {}).get("done")))
             and (row.state == State.QUARANTINED or "quarantine" not in row.progress)
             and self._tools.book.in_scope(row.project_id or "")
@@ -236,18 +259,21 @@ def _ends(rows: Iterable[Expiration]) -> dict[str, datetime.datetime]:
     return {row.lease_id: row.ends_at for row in rows if row.lease_id and row.ends_at}
 
 
-def _notices(connection: sa.Connection, rows: Sequence[Expiration]) -> dict[str, list[NoticeRow]]:
-    """Read the accepted notices of some VMs."""
+def _told(
+    connection: sa.Connection, rows: Sequence[Expiration]
+) -> dict[tuple[str, int], datetime.datetime]:
+    """Say when the first notice of an end was accepted: by VM and generation."""
     n = notices.c
     found = connection.execute(
-        sa.select(notices).where(
-            n.server_id.in_([row.server_id for row in rows]), n.accepted_at.is_not(None)
+        sa.select(n.server_id, n.generation, sa.func.min(n.accepted_at))
+        .where(
+            n.server_id.in_([row.server_id for row in rows]),
+            n.accepted_at.is_not(None),
+            sa.or_(*(n.kind.startswith(kind) for kind in TELL_OF_THE_END)),
         )
+        .group_by(n.server_id, n.generation)
     )
-    told: dict[str, list[NoticeRow]] = {}
-    for row in found:
-        told.setdefault(row.server_id, []).append(NoticeRow.of(row))
-    return told
+    return {(row[0], row[1]): row[2] for row in found}
 
 
 def _by_columns(
@@ -274,8 +300,3 @@ def _sort_out(
         else:
             beyond.append(server_id)
     return going, beyond
-
-
-def _pages(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for begin in range(0, len(items), _PAGE):
-        yield items[begin : begin + _PAGE]

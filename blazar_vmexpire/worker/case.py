@@ -11,6 +11,9 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.worker.tools import Tools
 
+#: How the kinds of notices begin that tell of the end to come.
+TELL_OF_THE_END = ("reminder/", "shortened")
+
 
 @dataclasses.dataclass(slots=True)
 class Case:
@@ -31,7 +34,7 @@ class Case:
             for n in self.notices
             if n.generation == self.row.generation
             and n.accepted_at is not None
-            and n.kind.startswith(("reminder/", "shortened"))
+            and n.kind.startswith(TELL_OF_THE_END)
         ]
         return sorted(found, key=lambda n: n.accepted_at or datetime.datetime.max)
 
