@@ -11,6 +11,7 @@ from email.message import EmailMessage
 from typing import Any
 
 import sqlalchemy as sa
+from blazar import status as blazar_status
 
 from blazar_vmexpire import leases
 from blazar_vmexpire.db import api as db_api
@@ -109,8 +110,16 @@ class World:
             ours = connection.execute(
                 sa.select(x.next_at, x.claimed_until).where(x.next_at.is_not(None))
             ).all()
+            # Those of a lease that a dead manager left behind come when that has been mended.
             blazars = connection.scalars(
-                sa.select(events.time).where(events.status == "UNDONE")
+                sa.select(events.time)
+                .outerjoin(leases.LEASES, leases.LEASES.c.id == events.lease_id)
+                .where(
+                    events.status == "UNDONE",
+                    sa.func.coalesce(leases.LEASES.c.status, "").not_in(
+                        blazar_status.lease.TRANSITIONAL
+                    ),
+                )
             ).all()
         just_after = datetime.timedelta(seconds=1)
         return [
