@@ -98,14 +98,14 @@ class Snapshot(Action):
 
     def _begin_image(self, job: Job) -> Outcome:
         self._remove_stray(job)
-        images = job.notes.get("images", 0) + 1
-        if images > _MOST_IMAGES:
+        images = job.notes.get("images", 0)
+        if images >= _MOST_IMAGES:
             raise ActionFailed(
                 f"{_MOST_IMAGES} images of it failed in Glance",
                 "find out why in the logs of nova-compute and glance-api, then retry",
             )
         attempt = str(uuid.uuid4())
-        job.intend("image", attempt=attempt, images=images)
+        job.intend("image", attempt=attempt)
         server = job.server
         image_id = job.cloud.nova.create_image(
             server.id,
@@ -118,8 +118,9 @@ class Snapshot(Action):
                 "vmexpire_date": f"{job.now:%Y-%m-%d %H:%M} UTC",
             },
         )
-        # First of all, its id: from here on this is the image, and no other.
-        job.note(image_id=image_id)
+        # First of all, its id: from here on this is the image, and no other. It counts from here,
+        # too: that Nova is out of order, for however long, is no image that failed.
+        job.note(image_id=image_id, images=images + 1)
         job.report("image_asked", image_id=image_id)
         return job.look_again()
 
