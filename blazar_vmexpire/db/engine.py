@@ -25,10 +25,21 @@ def retried(function: _F) -> _F:
     return wrapped
 
 
+def _not_connected(error: Exception) -> bool:
+    """Say whether the database could not be reached, where oslo.db does not know the words.
+
+    It knows a lost or refused connection by what the driver says, which differs by its version:
+    PostgreSQL's "connection to server … failed" is left as it is. Without a statement nothing was
+    asked yet.
+    """
+    return isinstance(error, sa.exc.OperationalError) and error.statement is None
+
+
 _RETRY = oslo_db_api.wrap_db_retry(
     max_retries=10,
     retry_on_deadlock=True,
     retry_on_disconnect=True,
+    exception_checker=_not_connected,
     retry_interval=0.1,
     inc_retry_interval=True,
     max_retry_interval=2,

@@ -100,6 +100,13 @@ class Worker:
                         self._give_back(row)
                     else:
                         self._steps.run(row)
+                except Exception:
+                    # The database is away for long: the row keeps what was committed.
+                    LOG.exception(
+                        "Server %s: how its step went could not be written; it is taken up again"
+                        " when its claim runs out",
+                        row.server_id,
+                    )
                 finally:
                     room.release()
 

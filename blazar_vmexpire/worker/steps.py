@@ -62,7 +62,11 @@ class Steps:
         self._exempting = Exempting(tools)
 
     def run(self, row: Expiration) -> None:
-        """Do the one next step for a claimed row. Nothing is raised: the row says how it went."""
+        """Do the one next step for a claimed row. The row says how it went.
+
+        :raises: what the database does when not even that could be written; then the row is due
+            again when its claim runs out.
+        """
         step = self._exempting if self._exempting.concerns(row) else self._steps[State(row.state)]
         try:
             step(row)
