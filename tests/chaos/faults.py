@@ -15,6 +15,9 @@ _WATCH = 1.0
 #: How long all may take to work again when everything is mended, in seconds.
 _PATIENCE = 180.0
 
+_APIS = ("keystone", "nova-api", "glance", "blazar-api")
+_COMPUTES = ("nova-compute1", "nova-compute2")
+
 
 class Breaker:
     """Does to the cloud what the plan says, in a thread of its own.
@@ -106,15 +109,25 @@ class Breaker:
                 self._sandbox.start(found.service, wait=False)
 
     def _finish(self) -> None:
-        """Wait until all works again."""
+        """Wait until all works again, and do what an operator of Nova does then.
+
+        Nova notes that it stops or deletes a server, and then sends that on its way. What was on
+        its way when the broker, the database or the API went is lost: Nova refuses to be asked
+        again, until the nova-compute is started anew, which takes it up from Nova's database.
+        """
+        self._wait_for_apis()
+        self._say(f"starting {' and '.join(_COMPUTES)} anew, for what Nova has lost")
+        for compute in _COMPUTES:
+            self._sandbox.stop(compute)
+            self._sandbox.start(compute, wait=False)
+        self._sandbox.wait_for_workers()
+        self._say("the last fault is mended")
+
+    def _wait_for_apis(self) -> None:
         end = time.monotonic() + _PATIENCE
-        while not all(
-            rest.answers(self._sandbox.url(name)) for name in ("nova-api", "glance", "blazar-api")
-        ):
+        while not all(rest.answers(self._sandbox.url(name)) for name in _APIS):
             if time.monotonic() > end:
                 raise SandboxError(f"the APIs do not answer {_PATIENCE:.0f} s after the last fault")
             if self._given_up.wait(_WATCH):
                 return
             self._start_again()
-        self._sandbox.wait_for_workers()
-        self._say("the last fault is mended")

@@ -44,6 +44,8 @@ class Scale:
     extension: int
     minimum_notice: int
     first_notice: int
+    #: How often Nova's list, and all parts of the leases, are gone through.
+    reconcile: int
     #: One VM in so many is extended by its owner; 0: none.
     extended_of: int
     #: By how many minutes.
@@ -76,7 +78,7 @@ class Scale:
             "virtual:vm.adoption_spread=0",
             "virtual:vm.on_end_action=snapshot",
             "vmexpire_brake.deletions_per_hour=100000",
-            "vmexpire_intake.reconcile_interval=1m",
+            f"vmexpire_intake.reconcile_interval={written(self.reconcile)}",
             "vmexpire_worker.audit_interval=10s",
             "vmexpire_worker.blazar_grace=15s",
             "vmexpire_worker.busy_postponement=1m",
@@ -97,6 +99,7 @@ FULL = Scale(
     extension=1200,
     minimum_notice=120,
     first_notice=300,
+    reconcile=60,
     extended_of=5,
     minutes_more=(2, 5),
     kills=25,
@@ -118,6 +121,7 @@ SHORT = Scale(
     extension=600,
     minimum_notice=60,
     first_notice=120,
+    reconcile=15,
     extended_of=0,
     minutes_more=(1, 1),
     kills=6,

@@ -132,7 +132,7 @@ WRONG = {
         {"actions": (*GOOD.actions, Action("delete", at(16.42)))},
         "Nova was asked to delete it at",
     ),
-    "never deleted": ({"actions": GOOD.actions[:-1]}, "no record of its deletion"),
+    "never deleted": ({"actions": GOOD.actions[:-1]}, "nobody has asked Nova to delete it"),
     "told twice": (
         {
             "notices": (*GOOD.notices, Notice("ended", 2, "<4@x>", at(17), None)),
