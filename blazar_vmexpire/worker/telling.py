@@ -3,7 +3,8 @@
 
 A notice is resolved (a row, committed) before it is sent, and accepted (its row, committed) after.
 A crash between the mail server's 250 and that commit repeats one mail, with the same Message-ID; no
-crash loses one.
+crash loses one. A connection to the database that breaks there repeats none, unless the database
+stays away.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from blazar_vmexpire import RESOURCE_TYPE, lifecycle
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.notices import (
     BadAddress,
     MailUnavailable,
@@ -75,28 +77,34 @@ class Telling:
             self._failed(row, notice, str(error))
             return False
         now = tools.clock()
-        with tools.database.begin() as connection:
-            db_api.update_notice(
-                connection,
-                notice.id,
-                accepted_at=now,
-                due_at=None,
-                recipient=recipient.address,
-                told_end=row.ends_at,
-                last_error=None,
-                attempts=notice.attempts + 1,
-            )
-            db_api.record(
-                connection,
-                row,
-                "notice_accepted",
-                now,
-                kind=notice.kind,
-                recipient=recipient.address,
-                message_id=notice.message_id,
-                ends_at=row.ends_at,
-                **({"instead_of_owner": recipient.why} if recipient.why else {}),
-            )
+
+        @retried
+        def accepted() -> None:
+            with tools.database.begin() as connection:
+                db_api.update_notice(
+                    connection,
+                    notice.id,
+                    accepted_at=now,
+                    due_at=None,
+                    recipient=recipient.address,
+                    told_end=row.ends_at,
+                    last_error=None,
+                    attempts=notice.attempts + 1,
+                )
+                # Once: of the try before, only the answer may have been lost.
+                db_api.record_once(
+                    connection,
+                    row,
+                    "notice_accepted",
+                    now,
+                    kind=notice.kind,
+                    recipient=recipient.address,
+                    message_id=notice.message_id,
+                    ends_at=row.ends_at,
+                    **({"instead_of_owner": recipient.why} if recipient.why else {}),
+                )
+
+        accepted()
         LOG.info(
             "Notice %s for server %s accepted for %s: %s",
             notice.kind,

@@ -22,13 +22,22 @@ OPTIONS = {
 }
 
 
-def break_each(world: World, proxy: FaultProxy, fault: Fault, matching: bytes, most: int) -> int:
+def break_each(
+    world: World,
+    proxy: FaultProxy,
+    fault: Fault,
+    matching: bytes,
+    most: int,
+    *,
+    repeated: bool = False,
+) -> int:
     """End a VM with a fault at its first exchange, one at the second, until none is left.
 
     Of each it is checked that it ended once, with its image, and that nothing is left over.
 
     :param matching: a regex for the exchanges that are meant.
     :param most: how many these are at most.
+    :param repeated: whether a mail may be sent twice by that.
     :returns: how many they were.
     """
     for number, server_id in enumerate(_in_turn(world, most + 1)):
@@ -37,7 +46,7 @@ def break_each(world: World, proxy: FaultProxy, fault: Fault, matching: bytes, m
             _run_off(world, server_id)
         hit = proxy.done[fault.name] > before
         try:
-            assert_ended(world, server_id, repeated=hit)
+            assert_ended(world, server_id, repeated=repeated)
         except AssertionError as error:
             raise AssertionError(f"{fault.name} at exchange {number + 1}: {error}") from error
         if not hit:

@@ -79,7 +79,9 @@ def told_at(world: World, server_id: str) -> datetime.datetime:
 def test_each_exchange_of_an_end_fails(
     world: World, borders: Borders, border: str, least: int, most: int, fault: Fault
 ) -> None:
-    assert break_each(world, borders[border], fault, b"", most) >= least
+    # The mail server may have taken a mail whose taking it could not tell us.
+    repeated = border == "smtp" and fault.sent is None
+    assert break_each(world, borders[border], fault, b"", most, repeated=repeated) >= least
 
 
 #: With everything that is done to a VM, and tries that are not many.
@@ -93,7 +95,9 @@ WHOLE = {
 @pytest.mark.options({"vmexpire_mail": {"timeout": "1s"}})
 @pytest.mark.options({"vmexpire_cloud": {"request_timeout": "1s"}})
 @pytest.mark.parametrize(
-    "fault", [REFUSE, HANG, pytest.param(LOST, marks=pytest.mark.long)], ids=lambda f: f.name
+    "fault",
+    [REFUSE, *(pytest.param(fault, marks=pytest.mark.long) for fault in (HANG, LOST))],
+    ids=lambda fault: fault.name,
 )
 @pytest.mark.parametrize("border", SERVICES)
 def test_a_life_with_a_border_broken_for_a_while_at_each_stage(
@@ -215,7 +219,10 @@ def test_three_days_without_it_around_the_notice(
 
 
 @SHORT_NOTICE
-@pytest.mark.parametrize("border", SERVICES)
+@pytest.mark.parametrize(
+    "border",
+    ["glance", *(pytest.param(b, marks=pytest.mark.long) for b in ("nova", "keystone", "smtp"))],
+)
 def test_three_days_without_it_around_the_end(world: World, borders: Borders, border: str) -> None:
     """Its owner was told: the end is done when it can be, and its date stays."""
     server_id = world.adopt()
@@ -243,7 +250,7 @@ STORM = pytest.mark.options(
     {
         "virtual:vm": {"on_end_action": "delete", "adoption_spread": "0s"},
         "vmexpire_brake": {"enabled": False},
-        "vmexpire_worker": {"retry_interval": "10m", "retry_max_interval": "2h"},
+        "vmexpire_worker": {"retry_interval": "1h", "retry_max_interval": "2h"},
     }
 )
 
@@ -275,7 +282,7 @@ def test_after_hours_without_nova_not_all_come_back_at_once(world: World, border
     world.clock.advance(days=60)
     end_together(world.harness.database, world.clock.now(), now)
     with borders.nova.broken(REFUSE):
-        for _ in range(5):
+        for _ in range(3):
             world.harness.work()
             world.clock.advance(hours=2)
         world.harness.work()
@@ -302,7 +309,7 @@ def test_after_hours_without_a_mail_server_each_mail_is_sent_once(
         (end,) = set(connection.scalars(sa.select(x.ends_at)))
     world.clock.set(end - timedelta(days=10))
     with borders.smtp.broken(REFUSE):
-        for _ in range(5):
+        for _ in range(3):
             world.harness.work()
             world.clock.advance(hours=2)
         world.harness.work()

@@ -56,6 +56,14 @@ def test_the_answer_to_each_commit_of_an_end_is_lost(world: World, borders: Bord
     assert break_each(world, borders["database"], LOST, COMMIT, 60) > 20
 
 
+def test_a_mail_is_not_repeated_for_a_connection_that_breaks(
+    world: World, borders: Borders
+) -> None:
+    """That it was accepted is written by the next."""
+    accepting = rb"^.{4,5}UPDATE vm_expiration_notices"
+    assert break_each(world, borders["database"], RESET, accepting, 3) == 1
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [RESET, CUT, LOST], ids=lambda fault: fault.name)
 def test_the_connection_breaks_at_each_statement_of_an_end(
