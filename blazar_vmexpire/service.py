@@ -95,37 +95,30 @@ class Service:
         self.tools = tools
         options = tools.conf.vmexpire_worker
 
-        def audit(name: str, interval: datetime.timedelta, *, thorough: bool) -> Duty:
-            chore = Chore(
-                tools.database,
-                tools.clock,
-                name,
-                interval=interval,
-                duration=options.claim_duration,
+        watching = Watching(tools)
+
+        def duty(name: str, interval: datetime.timedelta, work: Callable[[Chore], object]) -> Duty:
+            return Duty(
+                Chore(
+                    tools.database,
+                    tools.clock,
+                    name,
+                    interval=interval,
+                    duration=options.claim_duration,
+                ),
+                work,
             )
-            return Duty(chore, lambda chore: auditing.audit(tools, thorough=thorough))
 
         duties = [
-            audit(AUDIT, options.audit_interval, thorough=False),
-            audit(THOROUGH_AUDIT, tools.conf.vmexpire_intake.reconcile_interval, thorough=True),
+            duty(AUDIT, options.audit_interval, lambda chore: auditing.audit(tools)),
+            duty(
+                THOROUGH_AUDIT,
+                tools.conf.vmexpire_intake.reconcile_interval,
+                lambda chore: auditing.audit(tools, thorough=True),
+            ),
+            duty(BURSTS, _BURSTS_INTERVAL, lambda chore: Bursts(tools, chore.renew).run()),
+            duty(BRAKE, _BRAKE_INTERVAL, lambda chore: watching.run()),
         ]
-        bursts = Chore(
-            tools.database,
-            tools.clock,
-            BURSTS,
-            interval=_BURSTS_INTERVAL,
-            duration=options.claim_duration,
-        )
-        duties.append(Duty(bursts, lambda chore: Bursts(tools, chore.renew).run()))
-        brake = Chore(
-            tools.database,
-            tools.clock,
-            BRAKE,
-            interval=_BRAKE_INTERVAL,
-            duration=options.claim_duration,
-        )
-        watching = Watching(tools)
-        duties.append(Duty(brake, lambda chore: watching.run()))
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))
         self.worker = Worker(tools, duties)

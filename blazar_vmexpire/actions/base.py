@@ -49,9 +49,13 @@ class Ledger(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wait:
-    """The step is done, or under way; look again after ``delay``."""
+    """The step is done, or under way; look again after ``delay``.
+
+    :ivar problem: what an operator should know, if it takes unusually long.
+    """
 
     delay: datetime.timedelta = datetime.timedelta(0)
+    problem: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,7 +104,10 @@ class Job:
         :raises blazar_vmexpire.exceptions.ClaimLost: it must not be done.
         :raises blazar_vmexpire.exceptions.Braked: it must not be done now.
         """
-        self.notes |= {"step": step, "step_since": self.now.isoformat(), **notes}
+        now = self.now.isoformat()
+        repeated = self.notes.get("step") == step
+        begun = self.notes.get("step_begun", now) if repeated else now
+        self.notes |= {"step": step, "step_begun": begun, "step_since": now, **notes}
         self.ledger(self.notes, irreversible=irreversible, undo=undo)
 
     def note(self, **notes: Any) -> None:
@@ -110,15 +117,30 @@ class Job:
         self.ledger(self.notes)
 
     def stepping_for(self) -> datetime.timedelta:
-        """Say how long ago the present step was begun."""
-        since = self.notes.get("step_since")
+        """Say how long ago the present step was begun, or repeated."""
+        return self._since("step_since")
+
+    def _since(self, note: str) -> datetime.timedelta:
+        since = self.notes.get(note)
         if since is None:
             return datetime.timedelta(0)
         return self.now - datetime.datetime.fromisoformat(since)
 
     def look_again(self) -> Wait:
         """Wait for what Nova or Glance is doing: the longer it takes, the less often."""
-        return Wait(min(max(self.stepping_for() / 4, _SHORTEST_LOOK), _LONGEST_LOOK))
+        lasting = self._since("step_begun")
+        longest = _LONGEST_LOOK if lasting < _UNUSUAL else _SELDOM_LOOK
+        delay = min(max(self.stepping_for() / 4, _SHORTEST_LOOK), longest)
+        if lasting < _UNUSUAL:
+            return Wait(delay)
+        doing = f", {self.server.task_state}" if self.server.task_state else ""
+        begun = self.notes["step_begun"][:16].replace("T", " ")
+        return Wait(
+            delay,
+            f"step {self.notes['step']} has been under way since {begun} UTC, and the server is"
+            f" {self.server.status}{doing}: if nothing moves, look at the log of nova-compute on"
+            " its host, and restart it",
+        )
 
     def wait_long(self) -> Wait:
         """Wait before something costly that failed is tried again: up to retry_max_interval."""
@@ -127,8 +149,12 @@ class Job:
         return Wait(lifecycle.backoff(1, longest, longest, jitter))
 
 
+#: A step that takes longer is one that an operator should know of: Nova forgets what it was asked
+#: for when its message bus or its database was away at the wrong moment.
+_UNUSUAL = datetime.timedelta(minutes=15)
 _SHORTEST_LOOK = datetime.timedelta(seconds=2)
 _LONGEST_LOOK = datetime.timedelta(seconds=30)
+_SELDOM_LOOK = datetime.timedelta(minutes=5)
 
 
 class Action(abc.ABC):

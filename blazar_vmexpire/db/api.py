@@ -203,18 +203,7 @@ def record(
     """
     connection.execute(
         history.insert(),
-        [
-            {
-                "server_id": row.server_id,
-                "project_id": row.project_id,
-                "at": now,
-                "event": event,
-                "generation": row.generation,
-                "actor": actor,
-                "request_id": request_id,
-                "details": as_json(details),
-            }
-        ],
+        [_entry(row, event, now, details) | {"actor": actor, "request_id": request_id}],
     )
 
 
@@ -250,19 +239,21 @@ def record_many(
     """Add the same event to many VMs' histories, each with its details."""
     if entries:
         connection.execute(
-            history.insert(),
-            [
-                {
-                    "server_id": row.server_id,
-                    "project_id": row.project_id,
-                    "at": now,
-                    "event": event,
-                    "generation": row.generation,
-                    "details": as_json(details),
-                }
-                for row, details in entries
-            ],
+            history.insert(), [_entry(row, event, now, details) for row, details in entries]
         )
+
+
+def _entry(
+    row: Expiration, event: str, now: datetime.datetime, details: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "server_id": row.server_id,
+        "project_id": row.project_id,
+        "at": now,
+        "event": event,
+        "generation": row.generation,
+        "details": as_json(details),
+    }
 
 
 def notices_of(connection: sa.Connection, server_id: str) -> list[NoticeRow]:

@@ -77,23 +77,26 @@ class Ending:
             action.check(server)
         outcome, progress = self._jobs.advance(row, server, action, "end", notes)
         # An action that is Done without the VM being gone is looked at again until it is.
-        delay = outcome.delay if isinstance(outcome, Wait) else _AGAIN
+        wait = outcome if isinstance(outcome, Wait) else Wait(_AGAIN)
+        if wait.problem is not None and row.last_error is None:
+            LOG.warning("Server %s: %s", row.server_id, wait.problem)
         with self._tools.database.begin() as connection:
             claims.finish(
                 connection,
                 row,
-                self._tools.clock() + delay,
+                self._tools.clock() + wait.delay,
                 progress=progress,
                 attempts=0,
-                last_error=None,
+                last_error=wait.problem,
             )
 
     def _give_back(self, row: Expiration, server: Server) -> None:
         """Put the end off, of which nothing was done yet: the VM is busy or broken."""
         case = read(self._tools, row)
         grace = self._tools.conf.vmexpire_worker.blazar_grace
-        if transitions.wait_if_needed(self._tools.database, row, case.facts, case.now, grace):
-            return
+        with self._tools.database.begin() as connection:
+            if transitions.wait_if_needed(connection, row, case.facts, case.now, grace):
+                return
         state = lifecycle.after(row.state, Event.POSTPONE)
         if row.progress.get("quarantine"):
             state = lifecycle.after(state, Event.QUARANTINE)

@@ -58,12 +58,7 @@ class Exempting:
             return
         with self._tools.database.begin() as connection:
             facts = leases.read(connection, row.lease_id) if row.lease_id else None
-            if (
-                facts is not None
-                and facts.in_transition
-                and not transitions.left_behind(row, facts, now, grace)
-            ):
-                transitions.wait(connection, row, facts, now, grace)
+            if transitions.wait_if_needed(connection, row, facts, now, grace):
                 return
             if facts is not None:
                 leases.destroy(connection, [facts.lease_id])

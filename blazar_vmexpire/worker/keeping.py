@@ -42,8 +42,9 @@ class Keeping:
         row, facts = case.row, case.facts
         wanted = self._wanted(case, row)
         grace = self._tools.conf.vmexpire_worker.blazar_grace
-        if transitions.wait_if_needed(self._tools.database, row, facts, case.now, grace):
-            return True
+        with self._tools.database.begin() as connection:
+            if transitions.wait_if_needed(connection, row, facts, case.now, grace):
+                return True
         if facts is not None and not leases.faults(facts, wanted):
             return False
         self._put_back(case, wanted)

@@ -42,6 +42,7 @@ class Reviving:
         undo: dict[str, Any] = row.progress.get("undo", {})
         server = nova.get(row.server_id)
         if undo.get("unlock") and server.locked:
+            self._fence(row)
             nova.unlock(server.id)
             self._report(row, "unlocked")
         # What Nova is in the middle of may be the very stop that has to be undone. What is neither
@@ -50,6 +51,7 @@ class Reviving:
             server.task_state is not None or server.status == "SHUTOFF"
         )
         if to_start and server.task_state is None:
+            self._fence(row)
             nova.start(server.id)
             self._report(row, "start_asked")
         else:
@@ -69,12 +71,7 @@ class Reviving:
         grace = tools.conf.vmexpire_worker.blazar_grace
         with tools.database.begin() as connection:
             facts = leases.read(connection, row.lease_id) if row.lease_id else None
-            if (
-                facts is not None
-                and facts.in_transition
-                and not transitions.left_behind(row, facts, now, grace)
-            ):
-                transitions.wait(connection, row, facts, now, grace)
+            if transitions.wait_if_needed(connection, row, facts, now, grace):
                 return
             revived = row
             if facts is None:
@@ -112,6 +109,14 @@ class Reviving:
         with self._tools.database.begin() as connection:
             claims.write(connection, row, progress=progress)
         return dataclasses.replace(row, progress=progress)
+
+    def _fence(self, row: Expiration) -> None:
+        """See that the VM is still this worker's: it may have been taken for dead meanwhile.
+
+        :raises blazar_vmexpire.exceptions.ClaimLost: it is not.
+        """
+        with self._tools.database.begin() as connection:
+            claims.hold(connection, row)
 
     def _report(self, row: Expiration, event: str, **details: Any) -> None:
         with self._tools.database.begin() as connection:

@@ -253,7 +253,7 @@ class Tending:
         outcome, progress = self._jobs.advance(row, server, quarantine.ACTION, "quarantine", notes)
         if isinstance(outcome, Wait):
             with self._tools.database.begin() as connection:
-                claims.finish(connection, row, case.now + outcome.delay)
+                claims.finish(connection, row, case.now + outcome.delay, last_error=outcome.problem)
             return True
         progress["quarantine"] = {"done": True}
         with self._tools.database.begin() as connection:

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 
 from blazar_vmexpire import leases
 from blazar_vmexpire.db.api import Expiration
-from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.worker import claims
 
 _SOON = datetime.timedelta(seconds=2)
@@ -17,7 +16,7 @@ _RECHECK = datetime.timedelta(seconds=15)
 _KEY = "transition"
 
 
-def left_behind(
+def _left_behind(
     row: Expiration, facts: leases.Facts, now: datetime.datetime, grace: datetime.timedelta
 ) -> bool:
     """Say whether the manager that a lease's transition belongs to must have died over it.
@@ -36,34 +35,32 @@ def left_behind(
 
 
 def wait_if_needed(
-    database: Database,
+    connection: sa.Connection,
     row: Expiration,
     facts: leases.Facts | None,
     now: datetime.datetime,
     grace: datetime.timedelta,
 ) -> bool:
-    """Give a row back as :func:`wait` does, if a living manager may be at work on its lease.
+    """Give a row back, if a living manager may be at work on its lease.
+
+    It is due again when that transition is over, or is known to be left behind.
 
     :returns: whether it was given back.
+    :raises blazar_vmexpire.exceptions.ClaimLost: somebody else changed it meanwhile.
     """
-    if facts is None or not facts.in_transition or left_behind(row, facts, now, grace):
+    if facts is None or not facts.in_transition or _left_behind(row, facts, now, grace):
         return False
-    with database.begin() as connection:
-        wait(connection, row, facts, now, grace)
+    _wait(connection, row, facts, now, grace)
     return True
 
 
-def wait(
+def _wait(
     connection: sa.Connection,
     row: Expiration,
     facts: leases.Facts,
     now: datetime.datetime,
     grace: datetime.timedelta,
 ) -> None:
-    """Give a row back until its lease's transition is over, or is known to be left behind.
-
-    :raises blazar_vmexpire.exceptions.ClaimLost: somebody else changed it meanwhile.
-    """
     seen = row.progress.get(_KEY)
     since = now
     if seen is not None and seen[0] == facts.mark:

@@ -232,3 +232,30 @@ def test_a_vm_that_nova_shows_as_deleted_is_gone_when_nova_says_404(
     world.cloud.compute.settle(server_id)
     world.live(world.clock.now() + timedelta(minutes=2))
     assert world.state(server_id) == "deleted"
+
+
+@pytest.mark.options({"virtual:vm": {"on_end_action": "delete"}})
+def test_a_deletion_that_nova_does_not_get_done_is_asked_for_less_and_less_and_shown(
+    world: World, server_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its compute lost the request; from then on Nova ignores what it is asked for again."""
+    end = world.row(server_id).ends_at
+    assert end is not None
+    world.cloud.compute.reads = 10**6
+    world.live(end + timedelta(minutes=14))
+    assert world.row(server_id).last_error is None
+    world.live(end + timedelta(hours=4))
+    row = world.row(server_id)
+    assert (row.state, row.attempts) == ("ending", 0)
+    assert row.last_error is not None
+    assert row.last_error.startswith(f"step delete has been under way since {end:%Y-%m-%d %H:%M}")
+    assert "ACTIVE, deleting" in row.last_error
+    assert "nova-compute" in row.last_error
+    asked = world.events(server_id).count("delete_asked")
+    assert 6 <= asked <= 10
+    assert len(world.cloud.requests(SERVER, "DELETE")) == asked
+    assert caplog.text.count("step delete has been under way") == 1
+    world.cloud.compute.settle(server_id)
+    world.live(end + timedelta(hours=5))
+    assert world.state(server_id) == "deleted"
+    assert world.row(server_id).last_error is None

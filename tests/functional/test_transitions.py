@@ -401,6 +401,7 @@ def _(stage: Stage, server_id: str) -> None:
 @scenario(State.ENDING, Event.GONE)
 def _(stage: Stage, server_id: str) -> None:
     stage.gone(server_id)
+    stage.live(minutes=1)
 
 
 @scenario(State.VANISHED, Event.REAPPEAR)
