@@ -28,6 +28,7 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.lifecycle import State
+from blazar_vmexpire.worker.exempting import CAN_BE_LET_GO
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ def _needs_a_look(raw: dict[str, Any], row: Any, *, expires: bool) -> bool:
         return False
     if row.state == State.EXEMPT:
         return expires
-    if not expires and row.state in lifecycle.LIVE:
+    if not expires and row.state in CAN_BE_LET_GO:
         return True
     if row.state in (State.DELETED, State.SEEN, State.VANISHED):
         return status not in nova.GONE

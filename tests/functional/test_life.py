@@ -318,6 +318,20 @@ def test_a_vm_whose_project_is_excluded_later_is_let_go_and_taken_in_again(world
 
 
 @SNAPSHOT
+def test_a_failed_vm_whose_project_is_excluded_later_is_let_go(world: World) -> None:
+    server_id = world.adopt(image_id=None)  # its disk is a volume
+    ends_at = world.row(server_id).ends_at
+    assert ends_at is not None
+    world.live(ends_at + timedelta(minutes=1))
+    assert world.state(server_id) == "failed"
+    world.harness.conf.set_override("excluded_projects", [world.alpha], group="virtual:vm")
+    world.live(world.clock.now() + timedelta(hours=2))
+    world.harness.work()
+    assert world.state(server_id) == "exempt"
+    assert world.all_leases() == []
+
+
+@SNAPSHOT
 def test_switching_the_scope_off_stops_an_end_that_has_begun(world: World) -> None:
     world.cloud.image.reads = None
     server_id = world.adopt()
