@@ -17,6 +17,9 @@ from tests.chaos import plan as plans
 from tests.chaos import run as runs
 from tools.sandbox import Sandbox
 
+#: With it ``make test`` would take longer than its twenty minutes.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def sandbox(home: Path) -> Iterator[Sandbox]:
