@@ -19,8 +19,11 @@ from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
 
-#: Between two looks at a VM that is being started.
+#: Between two looks at a VM that is being started, or that is busy.
 _AGAIN = datetime.timedelta(seconds=2)
+_LONGEST = datetime.timedelta(seconds=30)
+#: Since when that is waited for, in a row's ``progress``.
+_SINCE = "reviving_since"
 
 
 class Reviving:
@@ -59,10 +62,18 @@ class Reviving:
             # Glance away its owner has it all the same.
             row = self._remove_images(row)
         if to_start:
-            with tools.database.begin() as connection:
-                claims.finish(connection, row, now + _AGAIN)
+            self._look_again(row, now)
             return
         self._reopen(row)
+
+    def _look_again(self, row: Expiration, now: datetime.datetime) -> None:
+        """Wait for the VM: the longer it takes, the less often."""
+        begun = row.progress.get(_SINCE)
+        since = now if begun is None else datetime.datetime.fromisoformat(begun)
+        delay = min(max((now - since) / 2, _AGAIN), _LONGEST)
+        progress = {**row.progress, _SINCE: since.isoformat()}
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, row, now + delay, progress=progress)
 
     def _reopen(self, row: Expiration) -> None:
         """Make the lease a live one again, under its id, and let its clock run."""

@@ -200,10 +200,11 @@ class Steps:
 
     def _look_at_exempt(self, row: Expiration) -> None:
         """Take a VM in that came back into scope; else see only whether it is still there."""
+        # One that Nova does not find has vanished, in scope or not.
+        self._tools.cloud.nova.get(row.server_id)
         if self._tools.book.in_scope(row.project_id or ""):
             self._take_in_again(row)
             return
-        self._tools.cloud.nova.get(row.server_id)
         with self._tools.database.begin() as connection:
             claims.finish(connection, row, None, **claims.answered(row))
 

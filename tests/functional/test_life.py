@@ -317,6 +317,19 @@ def test_a_vm_whose_project_is_excluded_later_is_let_go_and_taken_in_again(world
     assert len({mail["Message-ID"] for mail in world.mails}) == 2
 
 
+def test_a_vm_that_went_while_it_was_excluded_is_over(world: World) -> None:
+    server_id = world.adopt()
+    world.harness.conf.set_override("excluded_projects", [world.alpha], group="virtual:vm")
+    world.live(world.clock.now() + timedelta(hours=2))
+    assert world.state(server_id) == "exempt"
+    world.cloud.compute.vanish(server_id)
+    world.harness.conf.set_override("excluded_projects", [], group="virtual:vm")
+    world.live(world.clock.now() + timedelta(hours=2))
+    world.settle()
+    assert world.state(server_id) == "deleted"
+    assert world.row(server_id).next_at is None
+
+
 @SNAPSHOT
 def test_a_failed_vm_whose_project_is_excluded_later_is_let_go(world: World) -> None:
     server_id = world.adopt(image_id=None)  # its disk is a volume

@@ -57,3 +57,18 @@ def test_of_a_vm_that_an_administrator_has_put_into_another_state(world: World) 
     world.live(world.clock.now() + timedelta(minutes=10))
     assert world.state(server_id) == "active"
     assert not world.cloud.compute.vms[server_id].locked
+
+
+def test_a_vm_that_is_busy_for_long_is_looked_at_less_and_less(world: World) -> None:
+    server_id = world.adopt()
+    ends_at = world.row(server_id).ends_at
+    assert ends_at is not None
+    world.live(ends_at - timedelta(days=6))
+    world.cloud.compute.vms[server_id].task_state = "migrating"
+    extend(world, server_id)
+    before = len(world.cloud.requests(f"/servers/{server_id}$", "GET"))
+    world.live(world.clock.now() + timedelta(hours=1))
+    assert world.state(server_id) == "reviving"
+    assert 60 <= len(world.cloud.requests(f"/servers/{server_id}$", "GET")) - before <= 150
+    world.cloud.compute.vms[server_id].task_state = None
+    assert_given_back(world, server_id)
