@@ -24,8 +24,8 @@ def turn_at_the_end(cloud: Cloud, vms: list[Vm]) -> Iterator[None]:
     """Take a turn a moment before the end of VMs; move that if it is somebody else's."""
     while True:
         ends_at = vms[0].ends_at
-        wait_until(ends_at - datetime.timedelta(seconds=12))
-        if cloud.turns.take(within=5):
+        wait_until(ends_at - datetime.timedelta(seconds=18))
+        if cloud.turns.take(within=6):
             break
         choose_end(vms, ends_at + 2 * MINUTE)
     try:
