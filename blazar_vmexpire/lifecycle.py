@@ -15,6 +15,7 @@ from collections.abc import Collection
 
 from automaton import machines
 
+from blazar_vmexpire.calendars import Calendar
 from blazar_vmexpire.conf.types import format_duration
 
 Moment = datetime.datetime
@@ -134,6 +135,10 @@ class Terms:
     extension_duration: Duration
     max_total_duration: Duration
     """Counted from the VM's creation; zero for none."""
+    max_extensions: int
+    """How often an owner may extend; zero for as often as they like."""
+    extension_window: Duration
+    """How long before the end an owner may begin to extend; zero for at any time."""
     first_notice: Duration
     """Before the end."""
     reminders: tuple[Duration, ...]
@@ -143,6 +148,10 @@ class Terms:
     """Before the end; zero for none."""
     before_end_action: str
     on_end_action: str
+    allowed_actions: tuple[str, ...]
+    """Actions that an owner may choose instead of those two."""
+    calendar: Calendar | None
+    """Days on which nothing is done to the VM; None where all days are the same."""
 
     @property
     def shortest_lease(self) -> Duration:

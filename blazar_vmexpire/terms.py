@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Collection
 
 from oslo_config import cfg
 
 from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire.calendars import Calendar
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.lifecycle import Terms, notice_margin
@@ -50,13 +52,26 @@ class TermsBook:
             lease_duration=options.lease_duration,
             extension_duration=options.extension_duration,
             max_total_duration=options.max_total_duration,
+            max_extensions=options.max_extensions,
+            extension_window=options.extension_window,
             first_notice=datetime.timedelta(hours=options.hours_before_end_lease),
             reminders=tuple(options.reminders),
             minimum_notice=options.minimum_notice,
             quarantine=options.quarantine,
             before_end_action=options.before_end_action,
             on_end_action=options.on_end_action,
+            allowed_actions=tuple(options.allowed_actions),
+            calendar=_calendar(tuple(options.calendar_closed), options.calendar_time_zone),
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _calendar(closed: tuple[str, ...], time_zone: str) -> Calendar | None:
+    """Read a calendar, once: it is asked for with each VM.
+
+    :raises ValueError: it cannot be read, or leaves no day.
+    """
+    return Calendar.parse(closed, time_zone) if closed else None
 
 
 def check(conf: cfg.ConfigOpts, before_end: Collection[str], on_end: Collection[str]) -> None:
@@ -73,14 +88,29 @@ def check(conf: cfg.ConfigOpts, before_end: Collection[str], on_end: Collection[
                 f"[{RESOURCE_TYPE}] {name} = {options[name]!r} is not known:"
                 f" it must be one of {', '.join(sorted(known))}"
             )
+    for name in options.allowed_actions:
+        if name not in before_end and name not in on_end:
+            raise ConfigError(
+                f"[{RESOURCE_TYPE}] allowed_actions: {name!r} is not known: it must be one of"
+                f" {', '.join(sorted({*before_end, *on_end}))}"
+            )
     if options.scope != "none" and not options.undeliverable_contact:
         raise ConfigError(
             f"[{RESOURCE_TYPE}] undeliverable_contact is not set: it must be a mail address that"
             " gets the notices whose owner cannot be reached (or set scope = none)"
         )
-    terms = TermsBook(conf).terms()
+    try:
+        # A wrong name is wrong even while no day is closed.
+        Calendar.parse((), options.calendar_time_zone)
+        terms = TermsBook(conf).terms()
+        if terms.calendar is not None:
+            terms.calendar.check(terms.quarantine)
+    except ValueError as error:
+        raise ConfigError(
+            f"[{RESOURCE_TYPE}] calendar_closed, calendar_time_zone: {error}"
+        ) from error
+    margin = notice_margin(terms)
     for name in ("lease_duration", "extension_duration"):
-        margin = notice_margin(terms)
         if options[name] < terms.shortest_lease + margin:
             raise ConfigError(
                 f"[{RESOURCE_TYPE}] {name} = {format_duration(options[name])} is too short:"
@@ -88,3 +118,10 @@ def check(conf: cfg.ConfigOpts, before_end: Collection[str], on_end: Collection[
                 f" ({format_duration(terms.quarantine)}) must fit in it, with"
                 f" {format_duration(margin)} to spare for sending the notice"
             )
+    if terms.extension_window and terms.extension_window < terms.shortest_lease + margin:
+        raise ConfigError(
+            f"[{RESOURCE_TYPE}] extension_window = {format_duration(terms.extension_window)} is too"
+            f" short: minimum_notice ({format_duration(terms.minimum_notice)}) and quarantine"
+            f" ({format_duration(terms.quarantine)}) must fit in it, with {format_duration(margin)}"
+            " to spare, so that whoever is told of the end can still extend (or 0 for at any time)"
+        )

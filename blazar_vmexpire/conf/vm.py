@@ -69,6 +69,29 @@ How long a VM may live in all, counted from its creation in Nova.
 move the end past it; an administrator can.
 """,
     ),
+    cfg.IntOpt(
+        "max_extensions",
+        default=0,
+        min=0,
+        help="""
+How often an owner may move the end of a VM's lease to a later date.
+
+0 means no limit. When set, a further extension is refused, and the answer says so; to shorten a
+lease stays possible. What an administrator does is neither bound by this nor counted.
+""",
+    ),
+    cfg.Opt(
+        "extension_window",
+        type=Duration(),
+        default="0",
+        help="""
+How long before the end of a lease its owner may begin to extend it.
+
+0 means at any time. When set, an earlier extension is refused, and the answer says from when on it
+is possible. It has to hold minimum_notice and quarantine, so that whoever is told of the end can
+still extend. Administrators are not bound by it.
+""",
+    ),
     cfg.Opt(
         "adoption_spread",
         type=Duration(),
@@ -141,6 +164,38 @@ What happens to the VM at the end of its lease.
 
 ``delete`` deletes it. ``snapshot`` stops it, takes an image, verifies that the image is complete,
 gives it to the VM's project, and only then deletes the VM; without a verified image the VM stays.
+""",
+    ),
+    cfg.ListOpt(
+        "allowed_actions",
+        default=[],
+        item_type=types.String(),
+        help="""
+Actions that an owner may choose for their VM instead of before_end_action and on_end_action.
+
+Empty means none: all VMs are treated alike.
+""",
+    ),
+    cfg.ListOpt(
+        "calendar_closed",
+        default=[],
+        item_type=types.String(),
+        help="""
+Days on which no VM is quarantined or ended, for example ``sat, sun, 12-20..01-05, 2026-12-24``.
+
+Weekdays, dates, days of each year, and ranges of the last two, which may go over the turn of the
+year. An end that falls on such a day, or whose quarantine would begin on one, moves to the next
+day that will do, at the same local time of day. Empty means that all days are the same.
+""",
+    ),
+    cfg.StrOpt(
+        "calendar_time_zone",
+        default="UTC",
+        help="""
+Time zone of the days in calendar_closed: a name of the IANA database, for example Europe/Zurich.
+
+With ``UTC`` a day begins and ends at 00:00 UTC. It changes no date that is shown or given: those
+are UTC.
 """,
     ),
     cfg.ListOpt(

@@ -232,6 +232,7 @@ def test_the_defaults_make_sense(conf: cfg.ConfigOpts) -> None:
         ("on_end_action", "", "delete, snapshot"),
         ("lease_duration", "2d", "minimum_notice (2d)"),
         ("extension_duration", "1d", "minimum_notice (2d)"),
+        ("extension_window", "49h", "minimum_notice (2d)"),
     ],
 )
 def test_a_wrong_value_is_refused_by_a_sentence_that_names_it(
@@ -253,6 +254,43 @@ def test_terms_that_only_just_fit(conf: cfg.ConfigOpts) -> None:
     conf.set_override("quarantine", "1m", group=RESOURCE_TYPE)
     with pytest.raises(ConfigError, match=r"lease_duration.*quarantine \(1m\)"):
         _check(conf)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"allowed_actions": ["shout"]}, "allowed_actions: 'shout' is not known: it must be one"),
+        ({"calendar_closed": ["sat", "someday"]}, "closed day 'someday' is not known"),
+        ({"calendar_time_zone": "Mars"}, "time zone 'Mars' is not known"),
+        (
+            {"calendar_closed": ["tue", "wed", "thu", "fri", "sat", "sun"]} | {"quarantine": "3d"},
+            "no day within a year on which a server could end that is also open 3 days earlier",
+        ),
+    ],
+)
+def test_a_calendar_or_list_that_makes_no_sense_stops_the_start(
+    conf: cfg.ConfigOpts, options: dict[str, Any], sentence: str
+) -> None:
+    for option, value in options.items():
+        conf.set_override(option, value, group=RESOURCE_TYPE)
+    with pytest.raises(ConfigError) as error:
+        _check(conf)
+    assert str(error.value).startswith(f"[{RESOURCE_TYPE}] ")
+    assert sentence in str(error.value)
+
+
+def test_options_become_terms(conf: cfg.ConfigOpts) -> None:
+    conf.set_override("calendar_closed", ["sat", "sun"], group=RESOURCE_TYPE)
+    conf.set_override("calendar_time_zone", "Europe/Zurich", group=RESOURCE_TYPE)
+    conf.set_override("allowed_actions", ["snapshot"], group=RESOURCE_TYPE)
+    conf.set_override("max_extensions", 3, group=RESOURCE_TYPE)
+    conf.set_override("extension_window", "14d", group=RESOURCE_TYPE)
+    _check(conf)
+    found = terms.TermsBook(conf).terms()
+    assert str(found.calendar) == "the calendar (sat, sun; Europe/Zurich)"
+    assert found.allowed_actions == ("snapshot",)
+    assert (found.max_extensions, found.extension_window) == (3, timedelta(days=14))
+    assert hash(found)
 
 
 def test_somebody_has_to_get_what_no_owner_can(conf: cfg.ConfigOpts) -> None:

@@ -21,12 +21,16 @@ TERMS = Terms(
     lease_duration=timedelta(days=60),
     extension_duration=timedelta(days=30),
     max_total_duration=timedelta(0),
+    max_extensions=0,
+    extension_window=timedelta(0),
     first_notice=timedelta(days=10),
     reminders=(timedelta(days=2),),
     minimum_notice=timedelta(days=2),
     quarantine=timedelta(0),
     before_end_action="notification",
     on_end_action="delete",
+    allowed_actions=(),
+    calendar=None,
 )
 
 
@@ -52,12 +56,16 @@ ANY_TERMS = st.builds(
     lease_duration=durations(MINUTE),
     extension_duration=durations(MINUTE),
     max_total_duration=st.just(timedelta(0)) | durations(MINUTE),
+    max_extensions=st.just(0),
+    extension_window=st.just(timedelta(0)),
     first_notice=st.floats(0, 2400).map(lambda hours: timedelta(hours=round(hours, 2))),
     reminders=st.lists(durations(MINUTE, timedelta(days=30)), max_size=5).map(tuple),
     minimum_notice=durations(MINUTE, timedelta(days=30)),
     quarantine=st.just(timedelta(0)) | durations(timedelta(seconds=1), timedelta(days=30)),
     before_end_action=st.just("notification"),
     on_end_action=st.just("delete"),
+    allowed_actions=st.just(()),
+    calendar=st.none(),
 )
 
 # The machine
