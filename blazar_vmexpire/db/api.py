@@ -46,12 +46,24 @@ class Expiration:
     waiting_since: datetime.datetime | None
     deletion_told_at: datetime.datetime | None
     unexplained_at: datetime.datetime | None
+    facts: Mapping[str, Any]
+    facts_digest: str | None
+    rule: str | None
+    terms_digest: str | None
+    on_end_action: str | None
+    term_seconds: int | None
+    chosen: Mapping[str, Any]
+    shown_end: datetime.datetime | None
+    shown_state: str | None
+    show_after: datetime.datetime | None
 
     @classmethod
     def of(cls, row: sa.Row[Any]) -> Expiration:
         """Make one of a row of the table."""
         columns = dict(row._mapping)
         columns["progress"] = json.loads(columns["progress"])
+        for name in ("facts", "chosen"):
+            columns[name] = json.loads(columns[name] or "{}")
         return cls(**columns)
 
 

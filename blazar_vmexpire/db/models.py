@@ -64,6 +64,22 @@ expirations = sa.Table(
     sa.Column("deletion_told_at", Moment),
     # When it was found gone with nothing to explain it, until that is settled.
     sa.Column("unexplained_at", Moment),
+    # What Nova showed of it that terms depend on, as JSON, and its digest; NULL: not seen yet.
+    sa.Column("facts", sa.Text),
+    sa.Column("facts_digest", sa.String(32)),
+    # The terms that it was last looked at with: the rule that they come from (NULL: the options
+    # alone), their digest, and what they do at its end.
+    sa.Column("rule", sa.String(255)),
+    sa.Column("terms_digest", sa.String(32)),
+    sa.Column("on_end_action", sa.String(64)),
+    # The lease_duration that its end follows from; NULL once somebody has moved the end.
+    sa.Column("term_seconds", sa.Integer),
+    # What its owner has chosen within the terms, as JSON: actions, and an explicit lease.
+    sa.Column("chosen", sa.Text),
+    # What its metadata in Nova tell of its end, and when they may be written next.
+    sa.Column("shown_end", Moment),
+    sa.Column("shown_state", sa.String(16)),
+    sa.Column("show_after", Moment),
     sa.Index("ix_vm_expirations_next_at", "next_at"),
     sa.Index("ix_vm_expirations_claimed_by", "claimed_by"),
     sa.Index("ix_vm_expirations_state", "state", "server_id"),
@@ -142,6 +158,51 @@ passes = sa.Table(
     sa.Column("server_id", sa.String(36), nullable=False),
     sa.Column("at", Moment, nullable=False),
     sa.Index("ix_vm_expiration_passes_kind_at", "kind", "at"),
+    **_MYSQL,
+)
+
+#: What Keystone was seen to say of a project: terms depend on it, and hooks must not ask.
+projects = sa.Table(
+    "vm_expiration_projects",
+    metadata,
+    sa.Column("project_id", sa.String(255), primary_key=True),
+    sa.Column("domain_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    # JSON: an object of texts, and a list of texts.
+    sa.Column("properties", sa.Text, nullable=False),
+    sa.Column("tags", sa.Text, nullable=False),
+    sa.Column("seen_at", Moment, nullable=False),
+    **_MYSQL,
+)
+
+#: Who is left out by an administrator's act: a domain, a project, a user, a flavor, or one VM.
+exclusions = sa.Table(
+    "vm_expiration_exclusions",
+    metadata,
+    sa.Column("id", Counter, primary_key=True, autoincrement=True),
+    # domain, project, user, flavor or server; the value is an id, of a flavor its name.
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("value", sa.String(255), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("author", sa.String(255), nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    # NULL: until it is taken back.
+    sa.Column("expires_at", Moment),
+    sa.UniqueConstraint("kind", "value"),
+    **_MYSQL,
+)
+
+#: VMs whose clock an administrator has stopped for a while.
+holds = sa.Table(
+    "vm_expiration_holds",
+    metadata,
+    sa.Column("server_id", sa.String(36), primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("ticket", sa.String(255)),
+    sa.Column("author", sa.String(255), nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("until", Moment, nullable=False),
     **_MYSQL,
 )
 
