@@ -11,9 +11,9 @@ from oslo_config import cfg
 
 from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.calendars import Calendar
-from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.exceptions import ConfigError
-from blazar_vmexpire.lifecycle import Terms, notice_margin
+from blazar_vmexpire.lifecycle import Terms
+from blazar_vmexpire.sense import misfits
 
 
 class TermsBook:
@@ -82,18 +82,6 @@ def check(conf: cfg.ConfigOpts, before_end: Collection[str], on_end: Collection[
     :raises ConfigError: with a sentence that names the option, its value, and what would be right.
     """
     options = conf[RESOURCE_TYPE]
-    for name, known in (("before_end_action", before_end), ("on_end_action", on_end)):
-        if options[name] not in known:
-            raise ConfigError(
-                f"[{RESOURCE_TYPE}] {name} = {options[name]!r} is not known:"
-                f" it must be one of {', '.join(sorted(known))}"
-            )
-    for name in options.allowed_actions:
-        if name not in before_end and name not in on_end:
-            raise ConfigError(
-                f"[{RESOURCE_TYPE}] allowed_actions: {name!r} is not known: it must be one of"
-                f" {', '.join(sorted({*before_end, *on_end}))}"
-            )
     if options.scope != "none" and not options.undeliverable_contact:
         raise ConfigError(
             f"[{RESOURCE_TYPE}] undeliverable_contact is not set: it must be a mail address that"
@@ -103,25 +91,10 @@ def check(conf: cfg.ConfigOpts, before_end: Collection[str], on_end: Collection[
         # A wrong name is wrong even while no day is closed.
         Calendar.parse((), options.calendar_time_zone)
         terms = TermsBook(conf).terms()
-        if terms.calendar is not None:
-            terms.calendar.check(terms.quarantine)
     except ValueError as error:
         raise ConfigError(
             f"[{RESOURCE_TYPE}] calendar_closed, calendar_time_zone: {error}"
         ) from error
-    margin = notice_margin(terms)
-    for name in ("lease_duration", "extension_duration"):
-        if options[name] < terms.shortest_lease + margin:
-            raise ConfigError(
-                f"[{RESOURCE_TYPE}] {name} = {format_duration(options[name])} is too short:"
-                f" minimum_notice ({format_duration(terms.minimum_notice)}) and quarantine"
-                f" ({format_duration(terms.quarantine)}) must fit in it, with"
-                f" {format_duration(margin)} to spare for sending the notice"
-            )
-    if terms.extension_window and terms.extension_window < terms.shortest_lease + margin:
-        raise ConfigError(
-            f"[{RESOURCE_TYPE}] extension_window = {format_duration(terms.extension_window)} is too"
-            f" short: minimum_notice ({format_duration(terms.minimum_notice)}) and quarantine"
-            f" ({format_duration(terms.quarantine)}) must fit in it, with {format_duration(margin)}"
-            " to spare, so that whoever is told of the end can still extend (or 0 for at any time)"
-        )
+    for misfit in misfits(terms, before_end, on_end):
+        option = "calendar_closed, calendar_time_zone: " if misfit.term == "calendar" else ""
+        raise ConfigError(f"[{RESOURCE_TYPE}] {option}{misfit.sentence}")
