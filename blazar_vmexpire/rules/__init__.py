@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules file: which VMs expire on other terms than the options say, or not at all.
+
+Nothing here knows the database, Nova or the options: facts about a VM and the terms that the
+options give go in, a decision comes out.
+"""
+
+from blazar_vmexpire.rules.book import Decision, Rule, Rules
+from blazar_vmexpire.rules.errors import Problem, RulesError
+from blazar_vmexpire.rules.loading import load, parse
+from blazar_vmexpire.rules.matching import Subject
+
+__all__ = ["Decision", "Problem", "Rule", "Rules", "RulesError", "Subject", "load", "parse"]
