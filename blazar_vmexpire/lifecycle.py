@@ -11,7 +11,8 @@ import datetime
 import enum
 import functools
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from automaton import machines
 
@@ -157,6 +158,37 @@ class Terms:
     def shortest_lease(self) -> Duration:
         """Between now and an end whose owner can still be told in time."""
         return self.minimum_notice + self.quarantine
+
+
+#: Actions at the end, the gentlest first: what is left of the VM afterwards, and how near at hand.
+_GENTLEST_FIRST = ("stop", "shelve", "snapshot", "delete")
+
+
+def with_choice(terms: Terms, chosen: Mapping[str, Any]) -> Terms:
+    """Apply the actions that an owner has chosen, as far as the terms allow them.
+
+    What was allowed once and is not any more counts for nothing, for as long as that is so.
+
+    :param chosen: ``before_end_action`` and ``on_end_action``, either or none; what else is in it
+        does not matter.
+    """
+    applied = {
+        name: chosen[name]
+        for name in ("before_end_action", "on_end_action")
+        if chosen.get(name) in terms.allowed_actions
+    }
+    return dataclasses.replace(terms, **applied) if applied else terms
+
+
+def as_gentle(action: str, other: str) -> bool:
+    """Say whether an action at the end leaves at least as much of the VM as another one does.
+
+    Of an operator's own action nothing is known: it is as gentle as itself.
+    """
+    if action == other:
+        return True
+    known = {name: place for place, name in enumerate(_GENTLEST_FIRST)}
+    return action in known and other in known and known[action] < known[other]
 
 
 def possible(state: str, event: Event) -> bool:

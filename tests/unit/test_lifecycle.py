@@ -465,3 +465,50 @@ def test_backoff_is_bounded(
     wait = lifecycle.backoff(attempts, first, longest, jitter)
     assert min(first, longest) / 2 <= wait <= longest
     assert lifecycle.backoff(attempts + 1, first, longest, jitter) >= wait
+
+
+# What an owner chose
+
+CHOOSING = terms(
+    before_end_action="notification",
+    on_end_action="delete",
+    allowed_actions=("snapshot", "shelve"),
+)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "before_end", "on_end"),
+    [
+        ({}, "notification", "delete"),
+        ({"on_end_action": "shelve"}, "notification", "shelve"),
+        ({"before_end_action": "snapshot"}, "snapshot", "delete"),
+        (
+            {"before_end_action": "snapshot", "on_end_action": "snapshot", "explicit": "a lease"},
+            "snapshot",
+            "snapshot",
+        ),
+        # Not allowed, or not any more.
+        ({"on_end_action": "stop"}, "notification", "delete"),
+        ({"on_end_action": "stop", "before_end_action": "snapshot"}, "snapshot", "delete"),
+        ({"on_end_action": None}, "notification", "delete"),
+    ],
+)
+def test_what_an_owner_chose_applies_where_the_terms_allow_it(
+    chosen: dict[str, object], before_end: str, on_end: str
+) -> None:
+    applied = lifecycle.with_choice(CHOOSING, chosen)
+    assert (applied.before_end_action, applied.on_end_action) == (before_end, on_end)
+    assert applied == dataclasses.replace(
+        CHOOSING, before_end_action=before_end, on_end_action=on_end
+    )
+
+
+def test_the_actions_at_the_end_have_an_order_and_an_operators_own_has_no_place_in_it() -> None:
+    order = ["stop", "shelve", "snapshot", "delete"]
+    for place, action in enumerate(order):
+        assert [lifecycle.as_gentle(action, other) for other in order] == (
+            [False] * place + [True] * (len(order) - place)
+        )
+        assert not lifecycle.as_gentle(action, "archive")
+        assert not lifecycle.as_gentle("archive", action)
+    assert lifecycle.as_gentle("archive", "archive")
