@@ -226,6 +226,7 @@ def test_catalogue_has_version_for_reservations_and_none_for_images(state):
     found = dict(layout.endpoints(state).values())
     assert found["reservation"] == "http://127.0.0.1:22234/v1"
     assert found["image"] == "http://127.0.0.1:30292"
+    assert found["volumev3"] == "http://127.0.0.1:29776/v3"
 
 
 def test_every_port_has_a_service_and_every_api_a_port(files, state):
@@ -233,6 +234,15 @@ def test_every_port_has_a_service_and_every_api_a_port(files, state):
     assert set(ports.STANDARD_PORTS) <= set(entries)
     assert {name for name, entry in entries.items() if entry.http} <= set(state.ports)
     assert {"nova-compute1", "nova-compute2"} <= set(entries)
+
+
+def test_volume_service_is_waited_for_under_the_name_it_has(files, state):
+    conf = read(config.fill(config.FILES["cinder/cinder.conf"], config.variables(files, state)))
+    host, backend = conf["DEFAULT"]["host"], conf["DEFAULT"]["enabled_backends"]
+    entries = services.table(files, state)
+    assert entries["cinder-scheduler"].queue == f"cinder-scheduler.{host}"
+    assert entries["cinder-volume"].queue == f"cinder-volume.{host}@{backend}"
+    assert conf[backend]["sandbox_directory"] == str(files.volumes)
 
 
 def test_managers_and_workers_are_services_of_their_own(files, state):

@@ -23,14 +23,21 @@ FILES: dict[str, tuple[str, ...]] = {
     "placement/placement.conf": ("placement.conf",),
     "nova/nova.conf": ("nova.conf", "nova-database.conf"),
     "neutron/neutron.conf": ("neutron.conf",),
+    "cinder/cinder.conf": ("cinder.conf",),
     "rabbitmq/rabbitmq.conf": ("rabbitmq.conf",),
 }
 # Once for each compute host, followed by the hypervisor's part.
 COMPUTE_FILE = ("nova.conf", "nova-compute.conf")
 
-# The middleware pipelines as the packages bring them: place under VENV/etc and under DIR/etc.
-# Nova looks for its own beside nova.conf whatever nova.conf says.
-PIPELINES = ("nova/api-paste.ini", "neutron/api-paste.ini", "glance/glance-api-paste.ini")
+# The middleware pipelines, and what Cinder lets users filter by, as the packages bring them: place
+# under VENV/etc and under DIR/etc. Nova looks for its own beside nova.conf whatever nova.conf says.
+AS_PACKAGED = (
+    "nova/api-paste.ini",
+    "neutron/api-paste.ini",
+    "glance/glance-api-paste.ini",
+    "cinder/api-paste.ini",
+    "cinder/resource_filters.json",
+)
 
 # Commands put into DIR/bin, with the arguments they need to work on this sandbox.
 PROJECT_COMMANDS = ("blazar-vmexpire-manage", "blazar-vmexpire-status", "blazar-vmexpire-worker")
@@ -68,7 +75,7 @@ def write_all(files: Layout, state: State, settings: Iterable[Setting]) -> None:
     for place, templates in FILES.items():
         _write(files.etc / place, fill(templates, known))
     write_blazar(files, state, settings)
-    for place in PIPELINES:
+    for place in AS_PACKAGED:
         _write(files.etc / place, (VENV / "etc" / place).read_text())
     for host in layout.compute_hosts(state):
         (files.state / host / "instances").mkdir(parents=True, exist_ok=True)

@@ -219,6 +219,11 @@ class Sandbox:
         return self.files.mail
 
     @property
+    def volumes(self) -> Path:
+        """Where the volumes and snapshots are files; a `.control.json` there makes some fail."""
+        return self.files.volumes
+
+    @property
     def blazar_conf(self) -> Path:
         return self.files.blazar_conf
 

@@ -30,6 +30,7 @@ DATABASES = (
     "nova_cell0",
     "nova",
     "neutron",
+    "cinder",
     "blazar",
 )
 
@@ -42,6 +43,8 @@ STATE_DIRECTORIES = (
     "locks",
     "nova",
     "neutron",
+    "cinder",
+    "volumes",
 )
 
 
@@ -86,6 +89,7 @@ class Layout:
         self.mariadb = self.state / "mariadb"
         self.rabbitmq = self.state / "rabbitmq"
         self.libvirt = self.state / "libvirt"
+        self.volumes = self.state / "volumes"
         self.fernet = self.state / "keystone" / "fernet"
         self.credential = self.state / "keystone" / "credential"
         self.blazar_conf = self.etc / "blazar" / "blazar.conf"
@@ -162,6 +166,7 @@ def endpoints(state: State) -> dict[str, tuple[str, str]]:
         "placement": ("placement", url(state, "placement")),
         "nova": ("compute", url(state, "nova-api", "/v2.1")),
         "neutron": ("network", url(state, "neutron")),
+        "cinder": ("volumev3", url(state, "cinder-api", "/v3")),
         "blazar": ("reservation", url(state, "blazar-api", "/v1")),
     }
 

@@ -25,6 +25,7 @@ STANDARD_PORTS: Mapping[str, int] = {
     "keystone": 5000,
     "rabbitmq": 5672,
     "nova-api": 8774,
+    "cinder-api": 8776,
     "placement": 8778,
     "glance": 9292,
     "neutron": 9696,

@@ -80,6 +80,7 @@ class Schema:
             *("--bootstrap-internal-url", url),
         )
         self._migrate("glance-manage", *self._config("glance/glance-api.conf"), "db_sync")
+        self._migrate("cinder-manage", *self._config("cinder/cinder.conf"), "db", "sync")
         self._migrate("blazar-db-manage", *self._config("blazar/blazar.conf"), "upgrade", "head")
 
     def _second_lane(self) -> None:

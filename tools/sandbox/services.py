@@ -47,6 +47,7 @@ class Service:
 def table(files: Layout, state: State) -> dict[str, Service]:
     """All services by name, in the order of their start."""
     nova_conf = str(files.etc / "nova" / "nova.conf")
+    cinder_conf = str(files.etc / "cinder" / "cinder.conf")
     entries = [
         _mariadb(files, state),
         _rabbitmq(files, state),
@@ -60,6 +61,9 @@ def table(files: Layout, state: State) -> dict[str, Service]:
         _wsgi("nova-api", "nova.wsgi.osapi_compute", files, state),
         _wsgi("glance", "glance.wsgi.api", files, state),
         _wsgi("neutron", "neutron.wsgi.api", files, state),
+        _wsgi("cinder-api", "cinder.wsgi.api", files, state),
+        _command("cinder-scheduler", "cinder-scheduler.volume1", cinder_conf),
+        _volume(cinder_conf),
         _wsgi("blazar-api", "blazar.wsgi.api", files, state),
         *(_manager(number, files) for number in range(1, state.managers + 1)),
         *(_worker(number, files) for number in range(1, state.workers + 1)),
@@ -118,6 +122,14 @@ def _compute(host: str, files: Layout, state: State) -> Service:
         return entry
     argv = (*PYTHON, str(HERE / "compute.py"), "--config-file", own_conf)
     return dataclasses.replace(entry, argv=argv)
+
+
+def _volume(config: str) -> Service:
+    """A cinder-volume with one backend: the stock program around a driver of ours."""
+    stock = _command("cinder-volume", "cinder-volume.volume1@file", config)
+    argv = (*PYTHON, str(HERE / "volume.py"), "--config-file", config)
+    # A parent that is told to end while its only child has ended first begins another.
+    return dataclasses.replace(stock, argv=argv, grace=10.0)
 
 
 def _libvirtd(files: Layout) -> Service:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 
@@ -11,6 +12,9 @@ def load(module: str):
     """Import MODULE and return its `application`."""
     # Some of these modules parse the command line while they are imported.
     sys.argv = [module.partition(".")[0] + "-api"]
+    if module.startswith("cinder."):
+        # It reads no such variable as the others do, but just this option.
+        sys.argv += ["--config-file", f"{os.environ['OS_CINDER_CONFIG_DIR']}/cinder.conf"]
     if not module.startswith("neutron."):
         return importlib.import_module(module).application
     # A relationship that only a service plug-in's model completes is asked for by an ML2-only
