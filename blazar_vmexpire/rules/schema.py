@@ -57,7 +57,7 @@ class Tighter(enum.Enum):
     LIMIT = "the smaller; 0 is the greatest"
     GREATER = "the greater"
     HARSHER = "the harsher"
-    ANY = "either"
+    ANY = "neither"
     UNKNOWN = "not to be said"
     """It cannot stand in a rule that may only tighten."""
 

@@ -10,11 +10,15 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import ModuleType
 
+import docutils.core
+import docutils.nodes
 import pytest
 from sphinx.pycode import ModuleAnalyzer
 
-from blazar_vmexpire import lifecycle
+from blazar_vmexpire import lifecycle, rules
 from blazar_vmexpire.notices.content import Kind, Notice
+from blazar_vmexpire.rules.schema import MATCH_KEYS, TERMS
+from tests.unit.test_rules import DEFAULTS
 
 DOC = Path(__file__).resolve().parents[2] / "doc"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -75,3 +79,42 @@ def test_mail_page_names_every_kind_and_every_fact_that_templates_can_use() -> N
     named = set(re.findall(r"``([^`]+)``", page))
     facts = {field.name for field in dataclasses.fields(Notice)}
     assert {*facts, *(kind.value for kind in Kind)} - named == set()
+
+
+def terms_page() -> docutils.nodes.document:
+    """The page on terms, in which Sphinx's own roles are left as they are."""
+    page = (DOC / "source" / "admin" / "terms.rst").read_text()
+    return docutils.core.publish_doctree(page, settings_overrides={"report_level": 5})
+
+
+def last_column(first: str) -> dict[str, str]:
+    """Read the last column of the terms page's table that begins with a head, by the first."""
+    for table in terms_page().findall(docutils.nodes.table):
+        head, *rows = [
+            [entry.astext() for entry in row.children] for row in table.findall(docutils.nodes.row)
+        ]
+        if head[0] == first:
+            assert len({row[0] for row in rows}) == len(rows), "one stands there twice"
+            return {row[0]: row[-1] for row in rows}
+    raise LookupError(f"no table begins with {first}")
+
+
+def test_terms_page_names_every_match_key_and_whether_it_is_the_owners() -> None:
+    assert last_column("Key") == {
+        name: "yes" if key.of_owner else "no" for name, key in MATCH_KEYS.items()
+    }
+
+
+def test_terms_page_names_every_term_and_what_is_tighter() -> None:
+    assert last_column("Term") == {name: term.tighter.value for name, term in TERMS.items()}
+
+
+def test_rules_on_the_terms_page_can_be_used() -> None:
+    blocks = [
+        block.astext()
+        for block in terms_page().findall(docutils.nodes.literal_block)
+        if block.astext().startswith("rules:")
+    ]
+    assert len(blocks) == 3
+    for block in blocks:
+        rules.parse(block, "terms.rst").check(DEFAULTS, {"notification"}, {"delete", "snapshot"})
