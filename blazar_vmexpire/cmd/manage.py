@@ -22,6 +22,7 @@ from sqlalchemy import exc as sa_exc
 from blazar_vmexpire.cmd import (
     manage_brake,
     manage_db,
+    manage_exclusion,
     manage_failed,
     manage_purge,
     manage_show,
@@ -87,6 +88,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         manage_show,
         manage_failed,
         manage_brake,
+        manage_exclusion,
         manage_purge,
         manage_withdraw,
     ):

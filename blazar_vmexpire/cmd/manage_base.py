@@ -18,6 +18,7 @@ from typing import Any
 from oslo_config import cfg
 from sqlalchemy import exc as sa_exc
 
+from blazar_vmexpire import extension
 from blazar_vmexpire.conf.types import parse_duration
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.db.engine import Database
@@ -93,6 +94,16 @@ def duration(text: str) -> datetime.timedelta:
         return parse_duration(text)
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def date(text: str) -> datetime.datetime:
+    """Read a date such as ``2027-01-10T04:50``, as a type of argument: naive UTC, whole minutes."""
+    try:
+        return extension.parse_date(text)
+    except extension.NotAllowed:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no date: it must be like 2027-01-10T04:50, in UTC"
+        ) from None
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
