@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -16,6 +15,7 @@ from blazar_vmexpire import terms
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.intake import notifications
+from blazar_vmexpire.intake.notifications import Listening
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
 from blazar_vmexpire.worker import auditing
 from blazar_vmexpire.worker.bursts import Bursts
@@ -53,6 +53,7 @@ def prepare(
             before_end=[name for name, action in tools.actions.items() if action.before_end],
             on_end=[name for name, action in tools.actions.items() if action.on_end],
         )
+        notifications.check(conf)
         migration.require_current(tools.database)
     except (ValueError, RuntimeError, migration.MigrationError) as error:
         raise ConfigError(str(error)) from error
@@ -122,7 +123,7 @@ class Service:
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))
         self.worker = Worker(tools, duties)
-        self._listener: Any = None
+        self._listening: Listening | None = None
         self._started = False
         self._guard = threading.Lock()
 
@@ -139,13 +140,18 @@ class Service:
             endpoint = notifications.Endpoint(
                 self.tools.database, self.tools.clock, self.worker.wake
             )
-            self._listener = notifications.make_listener(self.tools.conf, endpoint)
-            self._listener.start()
+            self._listening = Listening(
+                lambda: notifications.make_listener(self.tools.conf, endpoint)
+            )
+            if not self._listening.start():
+                LOG.warning(
+                    "The message bus of Nova's notifications is not there yet: until it is, VMs are"
+                    " noticed by reconciliation alone"
+                )
         LOG.info("The expiration of virtual machines is at work")
 
     def stop(self) -> None:
         """Finish what is in hand, and end."""
-        if self._listener is not None:
-            self._listener.stop()
-            self._listener.wait()
+        if self._listening is not None and not self._listening.stop():
+            LOG.warning("The message bus of Nova's notifications is away: it is not waited for")
         self.worker.stop()

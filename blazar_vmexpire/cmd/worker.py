@@ -69,7 +69,7 @@ def _reload(conf: cfg.ConfigOpts, arguments: Sequence[str]) -> None:
     try:
         _try_reading(arguments)
         conf.mutate_config_files()
-    except (cfg.Error, ValueError) as error:
+    except (cfg.Error, ConfigError) as error:
         LOG.error("SIGHUP: the configuration is left as it was: %s", error)
     else:
         LOG.info("SIGHUP: mutable options were read again")
@@ -78,15 +78,14 @@ def _reload(conf: cfg.ConfigOpts, arguments: Sequence[str]) -> None:
 def _try_reading(arguments: Sequence[str]) -> None:
     """Read all our options as a new process would: what is read again is believed unseen.
 
-    :raises cfg.Error: one of them is wrong.
+    :raises cfg.Error: a file cannot be read.
+    :raises ConfigError: one of them is wrong.
     """
     trial = cfg.ConfigOpts()
     logging.register_options(trial)
     opts.register_opts(trial)
     trial(arguments, project="blazar", prog="blazar-vmexpire-worker")
-    for group, _ in opts.list_opts():
-        # A value is read, and found wrong, when it is asked for.
-        dict(trial[group.name])
+    opts.check_values(trial)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from oslo_config import cfg
 
 import blazar_vmexpire.conf
 from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire.exceptions import ConfigError
 
 #: Modules of this package that hold no option group.
 _NOT_GROUPS = {"opts", "types", "check"}
@@ -53,3 +54,21 @@ def register_opts(conf: cfg.ConfigOpts, *, resource_group: bool = True) -> None:
         conf.register_opts(module.OPTS, group=module.GROUP.name)
         if hasattr(module, "register_more"):
             module.register_more(conf)
+
+
+def check_values(conf: cfg.ConfigOpts) -> None:
+    """Read every option of ours: a value is found wrong only when it is read.
+
+    Else one that is seldom read would be found in the middle of the work, again and again.
+
+    :param conf: with our options registered, and its files parsed.
+    :raises ConfigError: with a sentence that names the option.
+    """
+    for group, _ in list_opts():
+        for name in conf[group.name]:
+            try:
+                conf[group.name][name]
+            except ValueError as error:
+                # It names the option, but neither its group nor, readably, its file.
+                why = str(error).rpartition(" is not valid: ")[2]
+                raise ConfigError(f"[{group.name}] {name}: {why}") from error

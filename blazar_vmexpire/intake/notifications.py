@@ -8,6 +8,7 @@ lost is made good by reconciliation.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from oslo_utils import uuidutils
 
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import Database, retried
+from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.worker.claims import Clock
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +47,11 @@ _DELETIONS = frozenset(
 )
 #: A longer one is none of Nova's.
 _MOST_EVENT_NAME = 255
+
+#: How long a start and a stop wait for the message bus, in seconds.
+_PATIENCE = 5.0
+#: Between two tries to listen, in seconds.
+_AGAIN = 10.0
 
 
 def server_of(event_type: Any, payload: Any) -> str | None:
@@ -125,6 +132,24 @@ class Endpoint:
             db_api.see(connection, server_id, self._clock(), deletion_told=deletion_told)
 
 
+def check(conf: cfg.ConfigOpts) -> None:
+    """Check what a listener needs, without one. Nothing is connected.
+
+    :raises ConfigError: the message bus is none that oslo.messaging knows.
+    """
+    if not conf.vmexpire_intake.notifications:
+        return
+    try:
+        oslo_messaging.get_notification_transport(conf, url=conf.vmexpire_intake.transport_url)
+    except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure):
+        # Their words have the password in them.
+        raise ConfigError(
+            "[vmexpire_intake] transport_url (or, where that is unset, the one of"
+            " [oslo_messaging_notifications] or [DEFAULT]) names no message bus: it must be like"
+            " rabbit://user:password@bus.example.org:5672/"
+        ) from None
+
+
 def make_listener(conf: cfg.ConfigOpts, endpoint: Endpoint) -> Any:
     """Make the listener: own pool, so that other consumers of Nova's notifications lose none.
 
@@ -143,3 +168,50 @@ def make_listener(conf: cfg.ConfigOpts, endpoint: Endpoint) -> Any:
         allow_requeue=True,
         pool=options.pool,
     )
+
+
+class Listening:
+    """Listens in a thread of its own, for which it is no matter whether the message bus is there.
+
+    To connect takes as long as the bus is away, and to let go of it may. Nothing else has to wait
+    for that: VMs are found without it, and a service that is told to stop has to stop.
+
+    :param make: makes the listener; see :func:`make_listener`.
+    :param again: seconds between two tries when the bus refuses us.
+    :param patience: seconds for which :meth:`start` and :meth:`stop` wait.
+    """
+
+    def __init__(
+        self, make: Callable[[], Any], *, again: float = _AGAIN, patience: float = _PATIENCE
+    ) -> None:
+        self._make = make
+        self._again = again
+        self._patience = patience
+        self._listening = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vmexpire-listen", daemon=True)
+
+    def start(self) -> bool:
+        """Begin, and say whether a connection was made within a few seconds; else it will be."""
+        self._thread.start()
+        return self._listening.wait(self._patience)
+
+    def stop(self) -> bool:
+        """End, with the message in hand noted; say whether that was possible within seconds."""
+        self._stopping.set()
+        self._thread.join(self._patience)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                listener = self._make()
+                listener.start()
+            except Exception:
+                LOG.exception("Cannot listen to Nova's notifications: tried again in a moment")
+                self._stopping.wait(self._again)
+                continue
+            self._listening.set()
+            self._stopping.wait()
+            listener.stop()
+            listener.wait()

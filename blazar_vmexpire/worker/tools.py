@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import random
+import ssl
 from collections.abc import Callable, Mapping
 
 from oslo_config import cfg
@@ -15,7 +16,7 @@ from blazar_vmexpire import RESOURCE_TYPE, lifecycle
 from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.brake import Brake
 from blazar_vmexpire.cloud import Cloud, connect
-from blazar_vmexpire.conf import brake, mail
+from blazar_vmexpire.conf import brake, mail, opts
 from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.notices import BadAddress, Mailer, Renderer, parse_recipient, parse_sender
@@ -54,13 +55,15 @@ def assemble(
     """Make the tools by the options. Nothing is connected before it is used.
 
     :raises ValueError: when ``[database] connection`` is not set.
-    :raises blazar_vmexpire.exceptions.ConfigError: when an option is no mail address that has to
-        be one; the sentence names it.
+    :raises blazar_vmexpire.exceptions.ConfigError: when an option is not what it has to be; the
+        sentence names it.
     :raises RuntimeError: when an action cannot be loaded.
     """
+    opts.check_values(conf)
     _check_address(conf, RESOURCE_TYPE, "undeliverable_contact", parse_recipient)
     _check_address(conf, brake.GROUP.name, "contact", parse_recipient)
     _check_address(conf, mail.GROUP.name, "from_address", parse_sender)
+    _check_certificates(conf, mail.GROUP.name, "cafile")
     return Tools(
         conf=conf,
         clock=clock,
@@ -84,3 +87,13 @@ def _check_address(
         parse(text)
     except BadAddress as error:
         raise ConfigError(f"[{group}] {name}: {error}") from error
+
+
+def _check_certificates(conf: cfg.ConfigOpts, group: str, name: str) -> None:
+    path: str | None = conf[group][name]
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise ConfigError(f"[{group}] {name}: no CA certificates in {path!r}: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pathlib
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -88,6 +89,22 @@ def test_what_was_claimed_and_not_begun_is_given_back_at_once(
     assert any(row is not None and row.answered == 0 for row in rows)
 
 
+def test_works_and_stops_although_the_message_bus_is_away(
+    command: Command, cloud: FakeCloud, database: Database
+) -> None:
+    server_id = cloud.add_server(project_id=cloud.add_project("alpha"))
+    command.options["vmexpire_intake"]["notifications"] = "true"
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        port = nobody_listens.getsockname()[1]
+        command.options["vmexpire_intake"]["transport_url"] = f"rabbit://u:p@127.0.0.1:{port}/"
+        process = command.start()
+        wait_until(lambda: state(database, server_id) == "active", "it is taken in")
+        wait_until(lambda: "is at work" in command.log, "it has started")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, command.log
+
+
 def test_sighup_reads_mutable_options_again(
     command: Command, cloud: FakeCloud, database: Database
 ) -> None:
@@ -121,4 +138,17 @@ def test_says_why_it_cannot_start(command: Command) -> None:
 
     assert process.returncode == 1
     assert "blazar-vmexpire-worker cannot start: [virtual:vm] undeliverable_contact" in said
+    assert "Traceback" not in said + command.log
+
+
+def test_says_that_it_knows_no_such_message_bus(command: Command) -> None:
+    command.options["vmexpire_intake"]["notifications"] = "true"
+    command.options["vmexpire_intake"]["transport_url"] = "rabit://nova:secret@bus.example.org/"
+    process = command.start()
+    _, said = process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert "blazar-vmexpire-worker cannot start: [vmexpire_intake] transport_url" in said
+    assert "rabbit://" in said
+    assert "secret" not in said + command.log
     assert "Traceback" not in said + command.log

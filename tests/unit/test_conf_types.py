@@ -330,6 +330,42 @@ def test_a_from_address_that_is_no_address_stops_the_start(conf: cfg.ConfigOpts)
     )
 
 
+def test_certificates_that_are_none_stop_the_start(conf: cfg.ConfigOpts) -> None:
+    conf.set_override("cafile", "/no/such/file.pem", group="vmexpire_mail")
+    with pytest.raises(ConfigError) as error:
+        _assemble(conf)
+    assert str(error.value).startswith(
+        "[vmexpire_mail] cafile: no CA certificates in '/no/such/file.pem': "
+    )
+
+
+def _wrong_values() -> Iterator[tuple[str, str]]:
+    """Name every option of ours that not every text is right for, with one that is wrong."""
+    for group, options in opts.list_opts():
+        for option in options:
+            try:
+                option.type("bananas")
+            except ValueError:
+                yield group.name, option.dest
+
+
+@pytest.mark.parametrize(("group", "name"), list(_wrong_values()))
+def test_whatever_option_is_wrong_the_start_stops_and_says_which(
+    tmp_path: pathlib.Path, group: str, name: str
+) -> None:
+    """One that is found only when it is needed would be found at each VM's end, in vain."""
+    file = tmp_path / "blazar.conf"
+    file.write_text(f"[{group}]\n{name} = bananas\n")
+    conf = cfg.ConfigOpts()
+    opts.register_opts(conf)
+    conf([], default_config_files=[str(file)], default_config_dirs=[])
+    with pytest.raises(ConfigError) as error:
+        _assemble(conf)
+    sentence = str(error.value)
+    assert sentence.startswith(f"[{group}] {name}: ")
+    assert "bananas" in sentence
+
+
 def test_good_addresses_start(conf: cfg.ConfigOpts) -> None:
     conf.set_override("from_address", "Cloud <cloud@example.org>", group="vmexpire_mail")
     assert _assemble(conf)
