@@ -6,18 +6,21 @@ Both legs of intake end here, one VM at a time or a page of a thousand, with the
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from blazar_vmexpire import leases, lifecycle
+from blazar_vmexpire import leases, lifecycle, subjects
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.models import expirations, history
 from blazar_vmexpire.lifecycle import State, Terms
+from blazar_vmexpire.subjects import Facts, Whose
+from blazar_vmexpire.terms import TermsBook, Verdict
 
 #: Nova statuses in which a VM rests: it can be taken in, and its time can come.
 SETTLED = frozenset(
@@ -79,13 +82,52 @@ def moved_lease(row: Expiration, facts: leases.Facts, terms: Terms) -> leases.Wa
     return wanted_lease(row, terms, before_end_at + (row.ends_at - facts.end_date))
 
 
+def whose(server: Server) -> Whose:
+    """Say whose a VM is."""
+    return Whose(server_id=server.id, project_id=server.project_id, user_id=server.user_id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A VM that is taken in."""
+
+    server: Server
+    facts: Facts
+    """What terms depend on."""
+    verdict: Verdict
+    """What follows from them."""
+
+    @classmethod
+    def of(
+        cls, server: Server, book: TermsBook, judge: Callable[[Whose, Facts], Verdict]
+    ) -> Newcomer:
+        """Look at a VM, and judge it."""
+        facts = subjects.facts_of_server(server, book.own_metadata)
+        return cls(server, facts, judge(whose(server), facts))
+
+
+def seen(facts: Facts) -> dict[str, Any]:
+    """Say what the row of a VM holds of what Nova showed of it."""
+    return {"facts": db_api.as_json(facts), "facts_digest": subjects.digest(facts)}
+
+
+def judged(verdict: Verdict) -> dict[str, Any]:
+    """Say what the row of a VM holds of the terms that it was looked at with."""
+    return {
+        "rule": verdict.rule,
+        "terms_digest": verdict.digest,
+        "on_end_action": verdict.terms.on_end_action,
+    }
+
+
 def columns(
-    server: Server, now: datetime.datetime, terms: Terms, spread: datetime.timedelta
+    newcomer: Newcomer, now: datetime.datetime, spread: datetime.timedelta
 ) -> dict[str, Any]:
     """Say what the row of a VM holds from the moment it is taken in.
 
     :param spread: how far the first ends are spread; zero for a VM that is new.
     """
+    server, terms = newcomer.server, newcomer.verdict.terms
     ends_at = lifecycle.first_end(now, terms, spread * lifecycle.share(server.id))
     return {
         "server_name": db_api.storable(server.name, 255),
@@ -96,9 +138,20 @@ def columns(
         "server_created_at": server.created_at,
         "adopted_at": now,
         "ends_at": ends_at,
+        "term_seconds": round(terms.lease_duration.total_seconds()),
+        **seen(newcomer.facts),
+        **judged(newcomer.verdict),
         # The first look plans the notices; at the latest it is due at the end itself.
         "next_at": min(now + (ends_at - now) / 2, lifecycle.agenda(ends_at, terms).reminders[0].at),
     }
+
+
+def adopted(ends_at: datetime.datetime, lease_id: str, verdict: Verdict) -> dict[str, Any]:
+    """Say what the history tells of a VM that is taken in."""
+    details: dict[str, Any] = {"ends_at": ends_at, "lease_id": lease_id}
+    if verdict.rule is not None:
+        details["rule"] = verdict.rule
+    return details
 
 
 #: The defaults of a row, spelled out: filling them in row by row costs more than all else.
@@ -114,23 +167,21 @@ _NEW = {
 
 def adopt_page(
     connection: sa.Connection,
-    servers: Sequence[Server],
+    newcomers: Sequence[Newcomer],
     now: datetime.datetime,
-    terms: Terms,
     spread: datetime.timedelta,
 ) -> None:
     """Take in VMs that have no row yet: rows, leases and history in one transaction.
 
     :raises oslo_db.exception.DBDuplicateEntry: one of them got a row meanwhile; nothing is done.
     """
-    if not servers:
+    if not newcomers:
         return
     rows = [
-        {"server_id": server.id, **_NEW, **columns(server, now, terms, spread)}
-        for server in servers
+        {"server_id": newcomer.server.id, **_NEW, **columns(newcomer, now, spread)}
+        for newcomer in newcomers
     ]
     connection.execute(expirations.insert(), rows)
-    first_notice = terms.first_notice
     leases.create(
         connection,
         [
@@ -142,9 +193,9 @@ def adopt_page(
                 user_id=row["user_id"],
                 start_date=lifecycle.floor_minute(now),
                 end_date=row["ends_at"],
-                before_end_at=row["ends_at"] - first_notice,
+                before_end_at=row["ends_at"] - newcomer.verdict.terms.first_notice,
             )
-            for row in rows
+            for row, newcomer in zip(rows, newcomers, strict=True)
         ],
         now,
     )
@@ -157,8 +208,10 @@ def adopt_page(
                 "at": now,
                 "event": "adopted",
                 "generation": 0,
-                "details": db_api.as_json({"ends_at": row["ends_at"], "lease_id": row["lease_id"]}),
+                "details": db_api.as_json(
+                    adopted(row["ends_at"], row["lease_id"], newcomer.verdict)
+                ),
             }
-            for row in rows
+            for row, newcomer in zip(rows, newcomers, strict=True)
         ],
     )

@@ -205,7 +205,7 @@ def _is_theirs(row: Expiration) -> bool:
     )
 
 
-def _begun(row: Expiration) -> bool:
+def begun(row: Expiration) -> bool:
     """Say whether something was begun that has to be undone, whatever the state is called."""
     return bool(row.progress.get("undo") or images_begun(row))
 
@@ -231,7 +231,7 @@ def _move(
     progress: Mapping[str, Any],
 ) -> Expiration:
     """Write the new end to the row that is held, and to the VM's history."""
-    state = lifecycle.after(row.state, Event.UNDO if _begun(row) else Event.EXTEND)
+    state = lifecycle.after(row.state, Event.UNDO if begun(row) else Event.EXTEND)
     moved = dataclasses.replace(
         row,
         ends_at=new_end,
@@ -242,6 +242,7 @@ def _move(
         last_error=None,
         next_at=next_at,
         waiting_since=None,
+        term_seconds=None,
         progress=progress,
     )
     connection.execute(
@@ -279,6 +280,7 @@ _WRITTEN = (
     "last_error",
     "next_at",
     "waiting_since",
+    "term_seconds",
 )
 
 

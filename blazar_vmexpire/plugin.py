@@ -27,6 +27,7 @@ from blazar_vmexpire import RESOURCE_TYPE, extension, leases, lifecycle
 from blazar_vmexpire.api import policies, views
 from blazar_vmexpire.conf import opts, vm
 from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.service import Service, prepare
@@ -286,18 +287,19 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
             if server_id is None:
                 raise extension.NotAllowed(f"reservation {reservation_id} is not for a server")
             row = db_api.get(connection, server_id)
-            if row is not None and row.adopted_at is not None:
-                begun = lifecycle.floor_minute(row.adopted_at)
-                if start_date != begun:
-                    raise extension.NotAllowed(
-                        f"start_date cannot be changed: the lease began {begun:%Y-%m-%d %H:%M} UTC"
-                    )
+            if row is None or row.adopted_at is None:
+                raise extension.NotFound(server_id)
+            begun = lifecycle.floor_minute(row.adopted_at)
+            if start_date != begun:
+                raise extension.NotAllowed(
+                    f"start_date cannot be changed: the lease began {begun:%Y-%m-%d %H:%M} UTC"
+                )
             extension.move_end(
                 connection,
                 server_id,
                 end_date,
                 caller=caller,
-                terms=self.tools.book.terms(),
+                terms=self.tools.book.verdict(connection, row, now).terms,
                 now=now,
             )
 
@@ -337,9 +339,9 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
     @retried
     def _extend(self, server_id: str, new_end: datetime.datetime | None) -> dict[str, Any]:
         now = self.tools.clock()
-        terms = self.tools.book.terms()
         with self.tools.database.begin() as connection:
-            self._authorize(connection, policies.EXTEND, server_id)
+            found = self._authorize(connection, policies.EXTEND, server_id)
+            terms = self._terms(connection, found, now)
             row = extension.extend(
                 connection,
                 server_id,
@@ -350,9 +352,18 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
             )
         return views.vm_expiration(row, terms, now)
 
-    def _authorize(self, connection: sa.Connection, rule: str, server_id: str) -> None:
+    def _terms(
+        self, connection: sa.Connection, row: Expiration, now: datetime.datetime
+    ) -> lifecycle.Terms:
+        """Say a VM's terms; those of the options for one that was never taken in."""
+        if row.project_id is None:
+            return self.tools.book.defaults()
+        return self.tools.book.verdict(connection, row, now).terms
+
+    def _authorize(self, connection: sa.Connection, rule: str, server_id: str) -> Expiration:
         """Apply a rule of the policy to a VM; a stranger is told nothing.
 
+        :returns: what is known of it.
         :raises extension.NotFound: there is no such VM, or the caller is of another project.
         :raises blazar.exceptions.PolicyNotAuthorized: they are of the VM's project.
         """
@@ -362,7 +373,7 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
             raise extension.NotFound(server_id)
         target = {"project_id": row.project_id, "user_id": row.user_id}
         if blazar_policy.enforce(context, rule, target, do_raise=False):
-            return
+            return row
         if row.project_id is None or context.project_id != row.project_id:
             raise extension.NotFound(server_id)
         raise blazar_exceptions.PolicyNotAuthorized(action=rule)

@@ -12,7 +12,8 @@ from blazar_vmexpire import lifecycle
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.models import expirations
-from blazar_vmexpire.lifecycle import Event, Terms
+from blazar_vmexpire.lifecycle import Event
+from blazar_vmexpire.terms import TermsBook
 
 
 def retry(
@@ -21,7 +22,7 @@ def retry(
     *,
     actor: str,
     reason: str | None,
-    terms: Terms,
+    book: TermsBook,
     now: datetime.datetime,
 ) -> Expiration | None:
     """Give a VM whose expiration failed a fresh end: it is tried again from the beginning.
@@ -31,12 +32,14 @@ def retry(
     told then counts for nothing, and they are told anew before anything is done.
 
     :param actor: who asks, for the history.
+    :param book: says the VM's terms.
     :param now: naive UTC.
     :returns: the row as it is now; None when its expiration has not failed.
     """
     row = db_api.get(connection, server_id, for_update=True)
     if row is None or not lifecycle.possible(row.state, Event.RETRY):
         return None
+    terms = book.verdict(connection, row, now).terms
     told_in_time = lifecycle.ceil_minute(
         now + terms.shortest_lease + lifecycle.notice_margin(terms)
     )

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Collection, Iterator
 
-from blazar_vmexpire.calendars import Calendar, NoOpenDay
 from blazar_vmexpire.conf.types import format_duration
-from blazar_vmexpire.lifecycle import Duration, Terms, notice_margin
+from blazar_vmexpire.lifecycle import Terms, notice_margin
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,19 +37,12 @@ def misfits(terms: Terms, before_end: Collection[str], on_end: Collection[str]) 
         if action not in known:
             sentence = f"allowed_actions: {action!r} is not known: it must be {_one_of(known)}"
             yield Misfit("allowed_actions", sentence)
-    if terms.calendar is not None and (no_day := _no_day(terms.calendar, terms.quarantine)):
-        yield Misfit("calendar", no_day)
+    if terms.calendar is not None:
+        try:
+            terms.calendar.check(terms.quarantine)
+        except ValueError as error:
+            yield Misfit("calendar", str(error))
     yield from _too_short(terms)
-
-
-@functools.lru_cache(maxsize=256)
-def _no_day(calendar: Calendar, quarantine: Duration) -> str | None:
-    # Decades of days are looked at, and rules ask the same again and again.
-    try:
-        calendar.check(quarantine)
-    except NoOpenDay as error:
-        return str(error)
-    return None
 
 
 def _too_short(terms: Terms) -> Iterator[Misfit]:

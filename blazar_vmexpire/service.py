@@ -6,20 +6,23 @@ from __future__ import annotations
 import datetime
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
 from blazar_vmexpire import terms
+from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.intake import notifications
 from blazar_vmexpire.intake.notifications import Listening
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
-from blazar_vmexpire.worker import auditing
+from blazar_vmexpire.rules import RulesError
+from blazar_vmexpire.worker import auditing, reviewing
 from blazar_vmexpire.worker.bursts import Bursts
-from blazar_vmexpire.worker.claims import Chore
+from blazar_vmexpire.worker.claims import Chore, hasten
 from blazar_vmexpire.worker.service import Duty, Worker
 from blazar_vmexpire.worker.tools import Tools, assemble
 from blazar_vmexpire.worker.watching import Watching
@@ -32,6 +35,7 @@ AUDIT = "audit"
 THOROUGH_AUDIT = "thorough audit"
 BURSTS = "bursts"
 BRAKE = "brake"
+TERMS = "terms"
 
 #: How often it is looked whether many ends come together.
 _BURSTS_INTERVAL = datetime.timedelta(seconds=10)
@@ -48,11 +52,9 @@ def prepare(
     """
     try:
         tools = assemble(conf, clock)
-        terms.check(
-            conf,
-            before_end=[name for name, action in tools.actions.items() if action.before_end],
-            on_end=[name for name, action in tools.actions.items() if action.on_end],
-        )
+        usable = actions.usable(tools.actions)
+        terms.check(conf, *usable)
+        tools.book.load(*usable)
         notifications.check(conf)
         migration.require_current(tools.database)
     except (ValueError, RuntimeError, migration.MigrationError) as error:
@@ -76,6 +78,8 @@ def reconciliation_chore(tools: Tools) -> Chore:
 def reconcile(tools: Tools, chore: Chore) -> Result:
     """Reconcile once; ``chore`` is claimed and stays so for as long as it takes."""
     result = Reconciliation(tools, chore.renew).run(first=not chore.finished_before())
+    # What was found of VMs and projects may change terms.
+    hasten(tools.database, tools.clock, TERMS)
     LOG.info(
         "Reconciled: %d servers listed, %d taken in, %d to be looked at, %d busy, %d out of scope,"
         " %d not listed",
@@ -118,6 +122,11 @@ class Service:
                 lambda chore: auditing.audit(tools, thorough=True),
             ),
             duty(BURSTS, _BURSTS_INTERVAL, lambda chore: Bursts(tools, chore.renew).run()),
+            duty(
+                TERMS,
+                tools.conf.vmexpire_intake.reconcile_interval,
+                lambda chore: reviewing.review(tools, chore.renew),
+            ),
             duty(BRAKE, _BRAKE_INTERVAL, lambda chore: watching.run()),
         ]
         if tools.conf.vmexpire_intake.reconciliation:
@@ -127,12 +136,28 @@ class Service:
         self._started = False
         self._guard = threading.Lock()
 
+    def reload(self, conf: cfg.ConfigOpts, fresh: Any) -> None:
+        """Read the rules file again: what SIGHUP asks for, after the options were read again.
+
+        What cannot be used leaves the rules as they were.
+        """
+        try:
+            self.tools.book.load(*actions.usable(self.tools.actions))
+        except RulesError as error:
+            for problem in str(error).splitlines():
+                LOG.error("The rules stay as they were: %s", problem)
+            return
+        LOG.info("The rules were read again: %d of them", self.tools.book.rules_count)
+        hasten(self.tools.database, self.tools.clock, TERMS)
+        self.worker.wake()
+
     def start(self) -> None:
         """Start, once; further calls do nothing."""
         with self._guard:
             if self._started:
                 return
             self._started = True
+        self.tools.conf.register_mutate_hook(self.reload)
         # Connections that were opened before a fork belong to the other process.
         self.tools.database.dispose()
         self.worker.start()

@@ -3,28 +3,65 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
-from collections.abc import Collection
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
+import sqlalchemy as sa
 from oslo_config import cfg
 
-from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire import RESOURCE_TYPE, exclusions, lifecycle, rules, subjects
 from blazar_vmexpire.calendars import Calendar
+from blazar_vmexpire.db import projects
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.db.projects import ProjectFacts
 from blazar_vmexpire.exceptions import ConfigError
+from blazar_vmexpire.exclusions import Exclusion
 from blazar_vmexpire.lifecycle import Terms
+from blazar_vmexpire.rules import Rules, Subject
 from blazar_vmexpire.sense import misfits
+from blazar_vmexpire.subjects import Facts, Whose
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a VM expires, and on what terms."""
+
+    expires: bool
+    terms: Terms
+    """Of one that does not expire: what the options say."""
+    rule: str | None = None
+    """The rule of the rules file that the terms come from; None: the options alone."""
+    why: str | None = None
+    """Why it does not expire."""
+    until: datetime.datetime | None = None
+    """When that may be over, naive UTC; None: nobody has said so."""
+
+    @property
+    def digest(self) -> str:
+        """Say a short text that is another one whenever the verdict is."""
+        return _digest(self.expires, self.rule, self.terms)
+
+
+#: Says which exclusion applies to a VM at this moment, if any.
+Find = Callable[[Subject], Exclusion | None]
 
 
 class TermsBook:
     """Says for every VM whether it expires, and on what terms.
 
     :param conf: options; ``[virtual:vm]`` is read anew at each question, so that an option that
-        was changed while the service runs counts from then on.
+        was changed while the service runs counts from then on. The rules file is read by
+        :meth:`load` and :meth:`reload` only.
+    :param rules: instead of those of the rules file.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, rules: Rules | None = None) -> None:
         self._conf = conf
+        self._rules = Rules() if rules is None else rules
 
     @property
     def adoption_spread(self) -> datetime.timedelta:
@@ -32,21 +69,30 @@ class TermsBook:
         spread: datetime.timedelta = self._conf[RESOURCE_TYPE].adoption_spread
         return spread
 
-    def in_scope(self, project_id: str, service_project_id: str | None = None) -> bool:
-        """Say whether VMs of a project expire.
+    @property
+    def own_metadata(self) -> tuple[str, ...]:
+        """Keys of a VM's metadata that we write: no terms depend on them."""
+        return ()
 
-        :param service_project_id: the project that our own service user works in; it need not be
-            known for a VM that was taken in already.
+    @property
+    def rules_count(self) -> int:
+        """How many rules there are."""
+        return len(self._rules)
+
+    def load(self, before_end: Collection[str], on_end: Collection[str]) -> None:
+        """Read the rules file that the options name, if they name one.
+
+        :param before_end: names of the actions that can run before the end.
+        :param on_end: names of the actions that can run at the end.
+        :raises blazar_vmexpire.rules.RulesError: it cannot be used; the rules stay as they were.
         """
-        options = self._conf[RESOURCE_TYPE]
-        return (
-            options.scope == "all"
-            and project_id != service_project_id
-            and project_id not in options.excluded_projects
-        )
+        path = self._conf[RESOURCE_TYPE].rules_file
+        found = Rules() if path is None else rules.load(path)
+        found.check(self.defaults(), before_end, on_end)
+        self._rules = found
 
-    def terms(self) -> Terms:
-        """Say the terms of the VMs in scope."""
+    def defaults(self) -> Terms:
+        """Say the terms that the options give."""
         options = self._conf[RESOURCE_TYPE]
         return Terms(
             lease_duration=options.lease_duration,
@@ -63,6 +109,119 @@ class TermsBook:
             allowed_actions=tuple(options.allowed_actions),
             calendar=_calendar(tuple(options.calendar_closed), options.calendar_time_zone),
         )
+
+    def verdict(
+        self, connection: sa.Connection, row: Expiration, now: datetime.datetime
+    ) -> Verdict:
+        """Judge a VM that was taken in, by what is known of it.
+
+        :param now: naive UTC.
+        """
+        assert row.project_id is not None  # noqa: S101 - from its adoption on
+        project = projects.read(connection, [row.project_id]).get(row.project_id)
+        whose = Whose(server_id=row.server_id, project_id=row.project_id, user_id=row.user_id)
+        return self.judge(
+            subjects.subject(whose, row.facts, project),
+            lambda subject: exclusions.of_subject(connection, now=now, **_selectors(subject)),
+            row.chosen,
+        )
+
+    def session(
+        self,
+        connection: sa.Connection,
+        now: datetime.datetime,
+        project_ids: Collection[str] | None = None,
+    ) -> Session:
+        """Read what it takes to judge many VMs.
+
+        :param now: naive UTC.
+        :param project_ids: theirs; None for those of any project.
+        """
+        excluded = exclusions.load(connection, now)
+        return Session(
+            self,
+            projects.read_all(connection)
+            if project_ids is None
+            else projects.read(connection, project_ids),
+            lambda subject: excluded.find(**_selectors(subject)),
+        )
+
+    def judge(
+        self, subject: Subject, excluded: Find, chosen: Mapping[str, Any] | None = None
+    ) -> Verdict:
+        """Judge a VM.
+
+        :param excluded: says which exclusion applies to it.
+        :param chosen: what its owner has chosen within the terms.
+        """
+        defaults = self.defaults()
+        options = self._conf[RESOURCE_TYPE]
+        if options.scope != "all":
+            return Verdict(expires=False, terms=defaults, why=f"scope is {options.scope}")
+        if subject.project in options.excluded_projects:
+            return Verdict(
+                expires=False,
+                terms=defaults,
+                why=f"project {subject.project} is one of excluded_projects",
+            )
+        exclusion = excluded(subject)
+        if exclusion is not None:
+            return Verdict(
+                expires=False,
+                terms=defaults,
+                why=f"{exclusion.kind} {exclusion.value} is excluded by {exclusion.author}:"
+                f" {exclusion.reason}",
+                until=exclusion.expires_at,
+            )
+        decision = self._rules.decide(subject, defaults)
+        if not decision.expires:
+            return Verdict(
+                expires=False,
+                terms=defaults,
+                rule=decision.rule,
+                why=f"rule {decision.rule!r} says so",
+            )
+        return Verdict(
+            expires=True,
+            rule=decision.rule,
+            terms=lifecycle.with_choice(decision.terms, chosen or {}),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Session:
+    """What it takes to judge any number of VMs, as it was read at one moment."""
+
+    book: TermsBook
+    projects: Mapping[str, ProjectFacts]
+    excluded: Find
+
+    def judge(self, whose: Whose, facts: Facts, chosen: Mapping[str, Any] | None = None) -> Verdict:
+        """Judge a VM by what is known of it."""
+        project = self.projects.get(whose.project_id)
+        return self.book.judge(subjects.subject(whose, facts, project), self.excluded, chosen)
+
+    def judge_row(self, row: Expiration) -> Verdict:
+        """Judge a VM that was taken in."""
+        whose = Whose(server_id=row.server_id, project_id=row.project_id or "", user_id=row.user_id)
+        return self.judge(whose, row.facts, row.chosen)
+
+
+def _selectors(subject: Subject) -> dict[str, Any]:
+    """Say by what an exclusion finds a VM."""
+    return {
+        "domain_id": subject.domain,
+        "project_id": subject.project,
+        "user_id": subject.user,
+        "flavor": subject.flavor,
+        "server_id": subject.server_id,
+    }
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(expires: bool, rule: str | None, terms: Terms) -> str:
+    text = f"{expires} {rule!r} {terms!r}"
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 @functools.lru_cache(maxsize=64)
@@ -90,7 +249,7 @@ def check(conf: cfg.ConfigOpts, before_end: Collection[str], on_end: Collection[
     try:
         # A wrong name is wrong even while no day is closed.
         Calendar.parse((), options.calendar_time_zone)
-        terms = TermsBook(conf).terms()
+        terms = TermsBook(conf).defaults()
     except ValueError as error:
         raise ConfigError(
             f"[{RESOURCE_TYPE}] calendar_closed, calendar_time_zone: {error}"

@@ -189,6 +189,14 @@ class Action(abc.ABC):
         """
 
 
+def usable(actions: Mapping[str, Action]) -> tuple[list[str], list[str]]:
+    """Name the actions that can run before the end, and those that can run at the end."""
+    return (
+        [name for name, action in actions.items() if action.before_end],
+        [name for name, action in actions.items() if action.on_end],
+    )
+
+
 def load() -> dict[str, Action]:
     """Load every action there is, by name.
 

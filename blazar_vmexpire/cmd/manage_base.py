@@ -19,9 +19,11 @@ from oslo_config import cfg
 from sqlalchemy import exc as sa_exc
 
 from blazar_vmexpire import extension
+from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.conf.types import parse_duration
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.db.engine import Database
+from blazar_vmexpire.terms import TermsBook
 
 Commands = argparse._SubParsersAction  # has no public name
 
@@ -50,6 +52,17 @@ def connected(conf: cfg.ConfigOpts, *, current: bool = True) -> Iterator[Databas
         yield database
     finally:
         database.engine.dispose()
+
+
+def terms_book(conf: cfg.ConfigOpts) -> TermsBook:
+    """Open the book of terms, with the rules file that the options name.
+
+    :raises blazar_vmexpire.rules.RulesError: that file cannot be used.
+    """
+    book = TermsBook(conf)
+    known = actions.load()
+    book.load(*actions.usable(known))
+    return book
 
 
 def _files(conf: cfg.ConfigOpts) -> str:

@@ -21,12 +21,13 @@ from blazar_vmexpire.cmd.manage_base import (
     print_json_list,
     print_table,
     server_id,
+    terms_book,
 )
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import Database, retried
 from blazar_vmexpire.db.models import expirations, history
-from blazar_vmexpire.lifecycle import State, Terms
+from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.terms import TermsBook
 
 #: How many are tried again in one transaction.
@@ -127,11 +128,11 @@ def _retry(conf: cfg.ConfigOpts, arguments: Any) -> None:
     wanted: Sequence[str] = arguments.server_ids
     if bool(wanted) == arguments.all:
         raise CommandError("say which VMs to try again: their UUIDs, or --all")
-    terms = TermsBook(conf).terms()
+    book = terms_book(conf)
     others: list[str] = []
     with connected(conf) as database:
         for ids in _batches(database, wanted):
-            for row in _retry_page(database, ids, arguments.reason, terms):
+            for row in _retry_page(database, ids, arguments.reason, book):
                 print(f"server {row.server_id} is tried again: its end is {row.ends_at} UTC")
                 ids.remove(row.server_id)
             others += ids
@@ -151,7 +152,7 @@ def _batches(database: Database, wanted: Sequence[str]) -> Iterator[list[str]]:
 
 @retried
 def _retry_page(
-    database: Database, ids: Sequence[str], reason: str | None, terms: Terms
+    database: Database, ids: Sequence[str], reason: str | None, book: TermsBook
 ) -> list[Expiration]:
     with database.begin() as connection:
         rows = [
@@ -160,7 +161,7 @@ def _retry_page(
                 server_id,
                 actor=administrator(),
                 reason=reason,
-                terms=terms,
+                book=book,
                 now=timeutils.utcnow(),
             )
             for server_id in ids

@@ -35,6 +35,18 @@ the leases are removed as their VMs are next looked at, at the latest by the nex
 Set to ``all`` again, every VM begins anew with a full term.
 """,
     ),
+    cfg.StrOpt(
+        "rules_file",
+        help="""
+Path of a file with rules: which VMs expire on other terms than the options of this group say, or
+not at all.
+
+Unset, the options count for every VM. The file is read at the start, where a mistake in it stops
+the service, and again on SIGHUP, where a mistake leaves the rules as they were and is logged. Every
+blazar-manager and blazar-vmexpire-worker needs the same file. ``blazar-vmexpire-manage plan
+--rules FILE`` shows what another file would change.
+""",
+    ),
     cfg.Opt(
         "lease_duration",
         type=Duration(minimum=_MINUTE),

@@ -13,7 +13,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import datetime
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,20 +20,26 @@ import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 from oslo_log import log as logging
 
-from blazar_vmexpire import adoption, lifecycle
+from blazar_vmexpire import adoption, lifecycle, subjects
+from blazar_vmexpire.adoption import Newcomer
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db import projects
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.lifecycle import State
-from blazar_vmexpire.worker.exempting import CAN_BE_LET_GO
+from blazar_vmexpire.subjects import Facts
+from blazar_vmexpire.terms import Session
+from blazar_vmexpire.worker import judging
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
 
 #: States whose VM a complete listing has to contain.
 _EXPECTED = (*sorted(lifecycle.LIVE), State.REVIVING, State.FAILED, State.EXEMPT)
+#: States in which it matters what terms depend on.
+_FOLLOWED = frozenset(_EXPECTED)
 #: Pages compared at a time: while some wait for the database, another uses the processor.
 _AT_ONCE = 3
 #: How many VMs that a listing lacks are made due in one statement.
@@ -72,6 +77,9 @@ class Reconciliation:
     def __init__(self, tools: Tools, keep: Callable[[], None] = lambda: None) -> None:
         self._tools = tools
         self._keep = keep
+        self._spread = datetime.timedelta(0)
+        self._service_project_id = ""
+        self._session: Session
 
     def run(self, *, first: bool) -> Result:
         """Do it.
@@ -82,12 +90,12 @@ class Reconciliation:
         """
         tools = self._tools
         started = tools.clock()
-        spread = tools.book.adoption_spread if first else datetime.timedelta(0)
-        service_project_id = tools.cloud.keystone.service_project_id
-        # Asked once a project, not once a VM: there may be a hundred thousand.
-        in_scope = functools.cache(
-            lambda project_id: tools.book.in_scope(project_id, service_project_id)
-        )
+        self._spread = tools.book.adoption_spread if first else datetime.timedelta(0)
+        self._service_project_id = tools.cloud.keystone.service_project_id
+        # Before the servers are listed: hardly a project of theirs is missing then.
+        judging.refresh_projects(tools)
+        with tools.database.begin() as connection:
+            self._session = tools.book.session(connection, started)
         result = Result()
         listed: set[str] = set()
         pages = tools.cloud.nova.pages(tools.conf.vmexpire_intake.page_size)
@@ -95,7 +103,7 @@ class Reconciliation:
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE, "vmexpire-compare") as pool:
             for page in _ahead(pages):
                 listed.update(raw["id"] for raw in page)
-                under_way.append(pool.submit(self._page, page, in_scope, spread))
+                under_way.append(pool.submit(self._page, page))
                 if len(under_way) == _AT_ONCE:
                     result.add(under_way.popleft().result())
                     self._keep()
@@ -106,76 +114,107 @@ class Reconciliation:
         result.missing = self._wake_missing(listed, started)
         return result
 
-    def _page(
-        self,
-        page: list[dict[str, Any]],
-        in_scope: Callable[[str], bool],
-        spread: datetime.timedelta,
-    ) -> Result:
+    def _page(self, page: list[dict[str, Any]]) -> Result:
         result = Result()
         known = self._known([raw["id"] for raw in page])
         # By UUID, as Nova may list a server twice.
         new: dict[str, Server] = {}
         wake: list[str] = []
+        other: dict[str, Facts] = {}
         for raw in page:
             row = known.get(raw["id"])
-            if row is not None:
-                if _needs_a_look(raw, row, expires=in_scope(row.project_id or "")):
-                    wake.append(raw["id"])
-                continue
-            status = raw.get("status")
-            if status == "UNKNOWN" or status in nova.GONE:
-                result.busy += 1
-            elif not in_scope(raw.get("tenant_id", "")):
-                result.out_of_scope += 1
-            else:
+            if row is None:
                 self._sort_in(raw, new, result)
+            elif _needs_a_look(raw, row):
+                wake.append(raw["id"])
+            elif row.state in _FOLLOWED and raw.get("status") != "UNKNOWN":
+                self._compare(raw, row, other)
         if new:
-            result.adopted = self._adopt(list(new.values()), spread)
+            newcomers = self._judged(list(new.values()))
+            expiring = [newcomer for newcomer in newcomers if newcomer.verdict.expires]
+            result.out_of_scope += len(newcomers) - len(expiring)
+            settled = [newcomer for newcomer in expiring if adoption.settled(newcomer.server)]
+            result.busy += len(expiring) - len(settled)
+            result.adopted = self._adopt(settled)
         if wake:
             self._wake(wake)
             result.woken = len(wake)
+        if other:
+            self._note(other)
         return result
 
-    @staticmethod
-    def _sort_in(raw: dict[str, Any], new: dict[str, Server], result: Result) -> None:
-        """Put a VM that is in scope and has no row where it belongs."""
+    def _sort_in(self, raw: dict[str, Any], new: dict[str, Server], result: Result) -> None:
+        """Put a VM that has no row where it belongs."""
+        status = raw.get("status")
+        if status == "UNKNOWN" or status in nova.GONE:
+            result.busy += 1
+            return
+        if raw.get("tenant_id") == self._service_project_id:
+            result.out_of_scope += 1
+            return
         try:
-            server = Server.from_json(raw)
+            new[raw["id"]] = Server.from_json(raw)
         except errors.Unavailable as error:
             # The other VMs need not wait until Nova has made up its mind about this one.
             LOG.error("Server %s is not taken in: %s", raw["id"], error)
             result.busy += 1
+
+    def _judged(self, servers: list[Server]) -> list[Newcomer]:
+        """Say which VMs expire, and on what terms."""
+        tools = self._tools
+        session = self._session
+        unknown = {server.project_id for server in servers} - session.projects.keys()
+        if unknown:
+            for project_id in unknown:
+                judging.ensure_project(tools, project_id)
+            with tools.database.begin() as connection:
+                there = projects.read(connection, unknown)
+            session = dataclasses.replace(session, projects={**session.projects, **there})
+        return [Newcomer.of(server, tools.book, session.judge) for server in servers]
+
+    def _compare(self, raw: dict[str, Any], row: Any, other: dict[str, Facts]) -> None:
+        """Note what Nova shows of a known VM, if terms depend on it and it has changed."""
+        try:
+            facts = subjects.facts_of(raw, self._tools.book.own_metadata)
+        except (LookupError, TypeError, AttributeError) as error:
+            LOG.error("Server %s is listed with something missing: %r", raw["id"], error)
             return
-        if adoption.settled(server):
-            new[server.id] = server
-        else:
-            result.busy += 1
+        if subjects.digest(facts) != row.facts_digest:
+            other[raw["id"]] = facts
 
     def _known(self, server_ids: list[str]) -> dict[str, Any]:
         x = expirations.c
         with self._tools.database.begin() as connection:
             rows = connection.execute(
-                sa.select(x.server_id, x.state, x.project_id, x.user_id).where(
+                sa.select(x.server_id, x.state, x.project_id, x.user_id, x.facts_digest).where(
                     x.server_id.in_(server_ids)
                 )
             ).all()
         return {row[0]: row for row in rows}
 
-    def _adopt(self, servers: list[Server], spread: datetime.timedelta) -> int:
+    def _adopt(self, newcomers: list[Newcomer]) -> int:
         """Take a page's new VMs in; those that a notification brought in meanwhile are its own."""
         try:
-            return self._adopt_all(servers, spread)
+            return self._adopt_all(newcomers)
         except oslo_db_exception.DBDuplicateEntry:
-            known = self._known([server.id for server in servers])
-            return self._adopt([server for server in servers if server.id not in known], spread)
+            known = self._known([newcomer.server.id for newcomer in newcomers])
+            return self._adopt([new for new in newcomers if new.server.id not in known])
 
     @retried
-    def _adopt_all(self, servers: list[Server], spread: datetime.timedelta) -> int:
+    def _adopt_all(self, newcomers: list[Newcomer]) -> int:
         tools = self._tools
         with tools.database.begin() as connection:
-            adoption.adopt_page(connection, servers, tools.clock(), tools.book.terms(), spread)
-        return len(servers)
+            adoption.adopt_page(connection, newcomers, tools.clock(), self._spread)
+        return len(newcomers)
+
+    @retried
+    def _note(self, other: dict[str, Facts]) -> None:
+        """Write down what VMs show now; whether their terms change with it, the review says."""
+        with self._tools.database.begin() as connection:
+            connection.execute(
+                sa.update(expirations).where(expirations.c.server_id == sa.bindparam("id")),
+                [{"id": server_id, **adoption.seen(facts)} for server_id, facts in other.items()],
+            )
 
     @retried
     def _wake(self, server_ids: list[str]) -> None:
@@ -200,18 +239,11 @@ class Reconciliation:
         return len(missing)
 
 
-def _needs_a_look(raw: dict[str, Any], row: Any, *, expires: bool) -> bool:
-    """Say whether what Nova lists of a known VM is not what we have.
-
-    :param expires: whether its project is in scope.
-    """
+def _needs_a_look(raw: dict[str, Any], row: Any) -> bool:
+    """Say whether Nova lists of a known VM what only a look at it can settle."""
     status = raw.get("status")
     if status == "UNKNOWN":
         return False
-    if row.state == State.EXEMPT:
-        return expires
-    if not expires and row.state in CAN_BE_LET_GO:
-        return True
     if row.state in (State.DELETED, State.SEEN, State.VANISHED):
         return status not in nova.GONE
     return (

@@ -8,9 +8,6 @@ from collections.abc import Iterable
 
 from blazar_vmexpire.exceptions import ConfigError
 
-#: So many are told of; the log need not hold a whole file that is not about rules at all.
-_TOLD = 50
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
@@ -34,10 +31,7 @@ class RulesError(ConfigError):
     def __init__(self, source: str, problems: Iterable[Problem]) -> None:
         self.source = source
         self.problems = tuple(sorted(problems, key=lambda problem: problem.line or 0))
-        lines = [self._written(problem) for problem in self.problems[:_TOLD]]
-        if left := self.problems[_TOLD:]:
-            lines.append(f"{source}: and {len(left)} more")
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(self._written(problem) for problem in self.problems))
 
     def _written(self, problem: Problem) -> str:
         where = self.source

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,15 +33,14 @@ def load(path: str | os.PathLike[str]) -> Rules:
     try:
         with Path(path).open("rb") as file:
             content = file.read(LONGEST + 1)
+        text = content.decode()
     except OSError as error:
         raise RulesError(source, [Problem(f"it cannot be read: {error.strerror}")]) from error
-    if len(content) > LONGEST:
-        raise RulesError(source, [Problem(f"the file has more than {LONGEST} bytes")])
-    try:
-        text = content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise RulesError(source, [Problem("this is not UTF-8", line)]) from error
+    if len(content) > LONGEST:
+        raise RulesError(source, [Problem(f"the file has more than {LONGEST} bytes")])
     return parse(text, source)
 
 
@@ -152,14 +150,7 @@ def _rule(document: Document, number: int) -> Rule:
 
 
 def _calendar(value: Mapping[str, Any]) -> Calendar | None:
-    calendar = _parsed(tuple(value["closed"]), value["time_zone"])
-    return calendar if value["closed"] else None
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed(closed: tuple[str, ...], time_zone: str) -> Calendar:
-    # Many rules have the same, and to see that it leaves days takes a while.
-    return Calendar.parse(closed, time_zone)
+    return Calendar.parse(value["closed"], value["time_zone"]) if value["closed"] else None
 
 
 def _as_it_is(value: Any) -> Any:

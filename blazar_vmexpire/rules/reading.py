@@ -126,7 +126,7 @@ def _not_yaml(error: yaml.YAMLError, text: str) -> Problem:
         return Problem(f"this is not YAML:{context} {error.problem}", mark and mark.line + 1)
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
-        return Problem(f"this is not YAML: it has the character U+{error.character:04X}", line)
+        return Problem(f"this is not YAML: character {error.character!r} is not allowed", line)
     return Problem(f"this is not YAML: {error}")
 
 

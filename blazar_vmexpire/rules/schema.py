@@ -57,7 +57,7 @@ class Tighter(enum.Enum):
     LIMIT = "the smaller; 0 is the greatest"
     GREATER = "the greater"
     HARSHER = "the harsher"
-    NEITHER = "neither"
+    ANY = "neither"
     UNKNOWN = "not to be said"
     """It cannot stand in a rule that may only tighten."""
 
@@ -82,9 +82,9 @@ TERMS = {
     "max_total_duration": Term({"duration": "0"}, Tighter.LIMIT),
     "max_extensions": Term({"type": "integer", "minimum": 0}, Tighter.LIMIT),
     "extension_window": Term({"duration": "0"}, Tighter.LIMIT),
-    "reminders": Term({"type": "array", "items": {"duration": "1m"}}, Tighter.NEITHER),
+    "reminders": Term({"type": "array", "items": {"duration": "1m"}}, Tighter.ANY),
     "hours_before_end_lease": Term(
-        {"type": "number", "minimum": 0, "maximum": 876_000}, Tighter.NEITHER, "first_notice"
+        {"type": "number", "minimum": 0, "maximum": 876_000}, Tighter.ANY, "first_notice"
     ),
     "quarantine": Term({"duration": "0"}, Tighter.GREATER),
     "minimum_notice": Term({"duration": "1m"}, Tighter.SMALLER),

@@ -66,7 +66,7 @@ _RULES: Mapping[Tighter, Callable[[Any, Any], Any]] = {
     Tighter.LIMIT: _limit,
     Tighter.GREATER: max,
     Tighter.HARSHER: _harsher,
-    Tighter.NEITHER: lambda _, value: value,
+    Tighter.ANY: lambda _, value: value,
 }
 
 _TIGHTER = {

@@ -73,9 +73,10 @@ def _sentences(
         case "type" if wanted == "string" and place.text:
             yield path, must_be_quoted(place.text, place.kind, f"{name}: ")
         case "type":
+            text = f" {place.text}" if place.text else ""
+            is_not = "is" if place.kind == "an empty value" else f"{text or ' this'} is".strip()
             what = name or ("a rule" if path[1:] else path[0] if path else "the file")
-            found = "" if place.kind == "an empty value" else f"{place.text or 'this'} "
-            yield path, f"{what}: {found}is {place.kind}: it must be {_WANTED[wanted]}"
+            yield path, f"{what}: {is_not} {place.kind}: it must be {_WANTED[wanted]}"
         case "minimum" | "maximum":
             bound = "least" if error.validator == "minimum" else "most"
             yield path, f"{name}: {place.text} is out of range: the {bound} is {wanted}"

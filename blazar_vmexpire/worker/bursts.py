@@ -15,7 +15,7 @@ import concurrent.futures
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from oslo_log import log as logging
@@ -26,7 +26,8 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.db.models import expirations, notices
-from blazar_vmexpire.lifecycle import State, Terms
+from blazar_vmexpire.lifecycle import State
+from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker.case import TELL_OF_THE_END
 from blazar_vmexpire.worker.ending import begun
 from blazar_vmexpire.worker.keeping import PACED
@@ -41,6 +42,15 @@ _MANY = 200
 _PAGE = 1000
 #: Pages in hand at a time: while one waits for the database, another uses the processor.
 _AT_ONCE = 3
+
+
+class _End(NamedTuple):
+    """An end that is due or will soon be."""
+
+    server_id: str
+    ends_at: datetime.datetime
+    paced: bool
+    """Whether the brake limits how many such ends are begun, as of the VM's last step."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -67,24 +77,19 @@ class Bursts:
         """Do it."""
         tools = self._tools
         now = tools.clock()
-        terms = tools.book.terms()
-        paced = tools.actions[terms.on_end_action].paced
         coming = self._coming(now)
         result = Result()
-        beyond: list[str] = []
-        if paced and coming:
+        if any(end.paced for end in coming):
             with tools.database.begin() as connection:
                 slots = tools.brake.slots(connection, now)
             if slots.limited:
                 coming, beyond = _sort_out(coming, slots)
-            result.moved = self._each_page(
-                beyond, lambda page, before: self._move(page, slots, before)
-            )
-        due = [server_id for server_id, ends_at in coming if ends_at <= now]
+                result.moved = self._each_page(
+                    beyond, lambda page, before: self._move(page, slots, before)
+                )
+        due = [end.server_id for end in coming if end.ends_at <= now]
         if len(due) >= _MANY:
-            result.taken = self._each_page(
-                due, lambda page, before: self._take(page, terms, paced=paced)
-            )
+            result.taken = self._each_page(due, lambda page, before: self._take(page))
         if result.taken or result.moved:
             LOG.info(
                 "Of many servers whose lease ends, %d ends were begun, %d wait for their turn",
@@ -115,16 +120,19 @@ class Bursts:
                     page.cancel()
         return done
 
-    def _coming(self, now: datetime.datetime) -> list[tuple[str, datetime.datetime]]:
+    def _coming(self, now: datetime.datetime) -> list[_End]:
         """List VMs whose end is due or will soon be, in the order in which they may go."""
         x = expirations.c
+        unpaced = {name for name, action in self._tools.actions.items() if not action.paced}
         with self._tools.database.begin() as connection:
             found = connection.execute(
-                sa.select(x.server_id, x.ends_at)
+                sa.select(x.server_id, x.ends_at, x.on_end_action)
                 .where(x.state.in_(ENDABLE), x.ends_at <= now + _AHEAD)
                 .order_by(sa.func.coalesce(x.waiting_since, x.ends_at), x.server_id)
             )
-            return [(row.server_id, row.ends_at) for row in found]
+            return [
+                _End(row.server_id, row.ends_at, row.on_end_action not in unpaced) for row in found
+            ]
 
     @retried
     def _move(self, page: Sequence[str], slots: Slots, before: int) -> int:
@@ -183,23 +191,30 @@ class Bursts:
         )
 
     @retried
-    def _take(self, server_ids: Sequence[str], terms: Terms, *, paced: bool) -> int:
+    def _take(self, server_ids: Sequence[str]) -> int:
         """Close leases and begin the action at the end, in one transaction."""
         tools = self._tools
         now = tools.clock()
         with tools.database.begin() as connection:
             # The brake's row before the VMs', here as everywhere.
-            free = tools.brake.slots(connection, now).free if paced else None
+            free = tools.brake.slots(connection, now).free
             rows = _free(connection, server_ids, now)
             held = lease_sets.hold(connection, _ends(rows))
             told = _told(connection, rows)
-            takable = [
-                row
-                for row in rows
-                if row.lease_id in held
-                and self._may_end(row, told.get((row.server_id, row.generation)), terms)
-            ][:free]
-            for columns, same in _by_columns(takable, terms):
+            session = tools.book.session(connection, now, {row.project_id or "" for row in rows})
+            takable: list[Expiration] = []
+            paced: list[str] = []
+            for row in rows:
+                verdict = session.judge_row(row)
+                accepted_at = told.get((row.server_id, row.generation))
+                if row.lease_id not in held or not self._may_end(row, accepted_at, verdict):
+                    continue
+                if tools.actions[verdict.terms.on_end_action].paced:
+                    if free is not None and len(paced) >= free:
+                        continue
+                    paced.append(row.server_id)
+                takable.append(row)
+            for columns, same in _by_columns(takable):
                 connection.execute(
                     sa.update(expirations)
                     .where(expirations.c.server_id.in_([row.server_id for row in same]))
@@ -210,28 +225,34 @@ class Bursts:
                 [str(row.lease_id) for row in takable if held[str(row.lease_id)] == "ACTIVE"],
                 now,
             )
-            if paced:
-                tools.brake.begin_ends(connection, [row.server_id for row in takable], now)
-            details = {"action": terms.on_end_action}
-            db_api.record_many(connection, "end_begun", now, [(row, details) for row in takable])
+            tools.brake.begin_ends(connection, paced, now)
+            db_api.record_many(
+                connection,
+                "end_begun",
+                now,
+                [(row, {"action": row.on_end_action}) for row in takable],
+            )
         return len(takable)
 
     def _may_end(
-        self, row: Expiration, accepted_at: datetime.datetime | None, terms: Terms
+        self, row: Expiration, accepted_at: datetime.datetime | None, verdict: Verdict
     ) -> bool:
         """Say whether there is nothing to do for a VM but to begin its end.
 
         :param accepted_at: when the first notice of this very end was accepted.
+        :param verdict: the terms have to be those that it was last looked at with.
         """
         now = self._tools.clock()
         if accepted_at is None or row.ends_at is None or row.ends_at > now:
             return False
+        if not verdict.expires or verdict.digest != row.terms_digest:
+            return False
+        terms = verdict.terms
         plan = lifecycle.agenda(row.ends_at, terms)
         return (
             lifecycle.needed_end(plan, now, accepted_at, terms) is None
             and (not terms.quarantine or bool(row.progress.get("quarantine", {}).get("done")))
             and (row.state == State.QUARANTINED or "quarantine" not in row.progress)
-            and self._tools.book.in_scope(row.project_id or "")
         )
 
 
@@ -277,26 +298,28 @@ def _told(
 
 
 def _by_columns(
-    rows: Iterable[Expiration], terms: Terms
+    rows: Iterable[Expiration],
 ) -> Iterator[tuple[dict[str, Any], list[Expiration]]]:
     """Group VMs whose rows are written alike."""
     groups: dict[str, tuple[dict[str, Any], list[Expiration]]] = {}
     for row in rows:
-        columns = begun(row, terms)
+        columns = begun(row, str(row.on_end_action))
         columns["progress"] = db_api.as_json(columns["progress"])
         groups.setdefault(columns["progress"], (columns, []))[1].append(row)
     yield from groups.values()
 
 
-def _sort_out(
-    coming: Sequence[tuple[str, datetime.datetime]], slots: Slots
-) -> tuple[list[tuple[str, datetime.datetime]], list[str]]:
+def _sort_out(coming: Sequence[_End], slots: Slots) -> tuple[list[_End], list[str]]:
     """Say which may go when their end comes, and which have to wait."""
-    going: list[tuple[str, datetime.datetime]] = []
+    going: list[_End] = []
     beyond: list[str] = []
-    for server_id, ends_at in coming:
-        if len(going) < slots.free_at(max(ends_at, slots.now)):
-            going.append((server_id, ends_at))
+    paced = 0
+    for end in coming:
+        if not end.paced:
+            going.append(end)
+        elif paced < slots.free_at(max(end.ends_at, slots.now)):
+            paced += 1
+            going.append(end)
         else:
-            beyond.append(server_id)
+            beyond.append(end.server_id)
     return going, beyond

@@ -7,12 +7,14 @@ import dataclasses
 import datetime
 
 from blazar_vmexpire import leases, lifecycle
+from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker.tools import Tools
 
 #: How the kinds of notices begin that tell of the end to come.
-TELL_OF_THE_END = ("reminder/", "shortened")
+TELL_OF_THE_END = ("reminder/", "shortened", "earlier")
 
 
 @dataclasses.dataclass(slots=True)
@@ -22,7 +24,9 @@ class Case:
     row: Expiration
     facts: leases.Facts | None
     notices: list[NoticeRow]
+    verdict: Verdict
     terms: lifecycle.Terms
+    """Of the verdict."""
     plan: lifecycle.Agenda
     now: datetime.datetime
 
@@ -44,6 +48,20 @@ class Case:
         return self.accepted[0].accepted_at if self.accepted else None
 
     @property
+    def tells(self) -> dict[str, str]:
+        """What a notice of this end tells of it, beside its date: kept with the notice."""
+        return {
+            "on_end_action": self.terms.on_end_action,
+            "quarantine": format_duration(self.terms.quarantine),
+        }
+
+    @property
+    def told_otherwise(self) -> bool:
+        """Whether all that was told is that something else would be done to it, or later."""
+        told = [n.details for n in self.accepted if n.details.keys() >= self.tells.keys()]
+        return bool(told) and not any(self.tells.items() <= details.items() for details in told)
+
+    @property
     def before_end_at(self) -> datetime.datetime | None:
         """The date of the before-end action that the lease itself has, if it makes sense."""
         if self.facts is None or self.facts.before_end_at is None:
@@ -55,18 +73,21 @@ class Case:
 
 def read(tools: Tools, row: Expiration) -> Case:
     """Read what is needed, and plan the end that the VM has."""
-    terms = tools.book.terms()
+    now = tools.clock()
     with tools.database.begin() as connection:
+        verdict = tools.book.verdict(connection, row, now)
         facts = leases.read(connection, row.lease_id) if row.lease_id else None
         notices = db_api.notices_of(connection, row.server_id)
+    terms = verdict.terms
     assert row.ends_at is not None  # noqa: S101 - every live row has it
     case = Case(
         row=row,
         facts=facts,
         notices=notices,
+        verdict=verdict,
         terms=terms,
         plan=lifecycle.agenda(row.ends_at, terms),
-        now=tools.clock(),
+        now=now,
     )
     case.plan = lifecycle.agenda(row.ends_at, terms, case.before_end_at)
     return case

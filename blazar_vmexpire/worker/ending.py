@@ -32,12 +32,15 @@ _NOT_FOUND = "not_found"
 _AGAIN = datetime.timedelta(seconds=5)
 
 
-def begun(row: Expiration, terms: lifecycle.Terms) -> dict[str, Any]:
-    """Say what the row holds from the moment its end begins."""
+def begun(row: Expiration, action: str) -> dict[str, Any]:
+    """Say what the row holds from the moment its end begins.
+
+    :param action: the name of the action at the end.
+    """
     progress = {key: value for key, value in row.progress.items() if key != "transition"}
     return {
         "state": lifecycle.after(row.state, Event.END).value,
-        "progress": {**progress, "end": {"action": terms.on_end_action}},
+        "progress": {**progress, "end": {"action": action}},
         "waiting_since": None,
     }
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from oslo_log import log as logging
 
-from blazar_vmexpire import leases, lifecycle
+from blazar_vmexpire import adoption, leases, lifecycle
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event, State
+from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.tools import Tools
 
@@ -28,25 +29,29 @@ class Exempting:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
 
-    def concerns(self, row: Expiration) -> bool:
-        """Say whether a VM is to be let go."""
-        return (
-            row.state in CAN_BE_LET_GO
-            and not row.progress.get("irreversible")
-            and not self._tools.book.in_scope(row.project_id or "")
-        )
+    def verdict(self, row: Expiration) -> Verdict | None:
+        """Say why a VM is to be let go; None: it is not."""
+        if row.state not in CAN_BE_LET_GO or row.progress.get("irreversible"):
+            return None
+        with self._tools.database.begin() as connection:
+            found = self._tools.book.verdict(connection, row, self._tools.clock())
+        if found.expires or (found.rule is not None and not row.facts):
+            # Rules are asked only when it is known what they are asked about.
+            return None
+        return found
 
-    def __call__(self, row: Expiration) -> None:
+    def __call__(self, row: Expiration, verdict: Verdict) -> None:
         """Give the VM back first, if something was done to it; then remove its lease.
 
+        :param verdict: as :meth:`verdict` gave it.
         :raises blazar_vmexpire.exceptions.ClaimLost: somebody else changed it meanwhile.
         """
         now = self._tools.clock()
         grace = self._tools.conf.vmexpire_worker.blazar_grace
         if row.progress.get("undo"):
-            ends_at = lifecycle.first_end(now, self._tools.book.terms())
+            ends_at = lifecycle.first_end(now, verdict.terms)
             with self._tools.database.begin() as connection:
-                db_api.record(connection, row, "out_of_scope", now)
+                db_api.record(connection, row, "out_of_scope", now, reason=verdict.why)
                 claims.finish(
                     connection,
                     row,
@@ -65,11 +70,12 @@ class Exempting:
             claims.finish(
                 connection,
                 row,
-                None,
+                verdict.until,
                 state=lifecycle.after(row.state, Event.EXEMPT).value,
                 progress={},
                 attempts=0,
                 last_error=None,
+                **adoption.judged(verdict),
             )
-            db_api.record(connection, row, "exempt", now, reason="it is not in scope any more")
-        LOG.info("Server %s is out of scope: its lease was removed", row.server_id)
+            db_api.record(connection, row, "exempt", now, reason=verdict.why)
+        LOG.info("Server %s does not expire: its lease was removed: %s", row.server_id, verdict.why)

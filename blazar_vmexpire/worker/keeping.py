@@ -120,17 +120,24 @@ class Keeping:
         reason: str,
         *,
         waiting_since: datetime.datetime | None = None,
+        notice: str | None = None,
         **columns: Any,
     ) -> None:
         """Move the end, visibly; a lease that is over already is reopened under its id.
 
         :param waiting_since: the end it had when it first had to wait for its turn; None where it
             does not.
+        :param notice: the kind of the mail that tells the owner; None: they need not be told.
         :param columns: what else is written to the VM's row.
         """
         row, facts, now = case.row, case.facts, case.now
         lease_id = leases.new_lease_id() if facts is None else facts.lease_id
-        moved = dataclasses.replace(row, ends_at=new_end, lease_id=lease_id)
+        moved = dataclasses.replace(
+            row,
+            ends_at=new_end,
+            lease_id=lease_id,
+            generation=columns.get("generation", row.generation),
+        )
         with self._tools.database.begin() as connection:
             claims.finish(
                 connection,
@@ -143,8 +150,17 @@ class Keeping:
             )
             self._write_lease(connection, facts, self._wanted(case, moved), now)
             db_api.record(
-                connection, row, "moved", now, old_end=row.ends_at, new_end=new_end, reason=reason
+                connection, moved, "moved", now, old_end=row.ends_at, new_end=new_end, reason=reason
             )
+            if notice is not None:
+                db_api.add_notice(
+                    connection,
+                    moved,
+                    notice,
+                    now,
+                    message_id=self._telling.message_id(moved, notice),
+                    details={**case.tells, "reason": reason},
+                )
         LOG.warning(
             "End of server %s moved from %s to %s UTC: %s",
             row.server_id,

@@ -87,7 +87,8 @@ class Reviving:
             revived = row
             if facts is None:
                 revived = dataclasses.replace(row, lease_id=leases.new_lease_id())
-            wanted = adoption.wanted_lease(revived, tools.book.terms())
+            terms = tools.book.verdict(connection, row, now).terms
+            wanted = adoption.wanted_lease(revived, terms)
             if facts is None:
                 leases.create(connection, [wanted], now)
             elif leases.faults(facts, wanted):

@@ -16,7 +16,7 @@ from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.exceptions import ActionFailed, Braked, ClaimLost, LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State
-from blazar_vmexpire.worker import claims
+from blazar_vmexpire.worker import claims, judging
 from blazar_vmexpire.worker.claims import Claims
 from blazar_vmexpire.worker.ending import Ending
 from blazar_vmexpire.worker.exempting import Exempting
@@ -67,9 +67,11 @@ class Steps:
         :raises: what the database does when not even that could be written; then the row is due
             again when its claim runs out.
         """
-        step = self._exempting if self._exempting.concerns(row) else self._steps[State(row.state)]
         try:
-            step(row)
+            if (verdict := self._exempting.verdict(row)) is not None:
+                self._exempting(row, verdict)
+            else:
+                self._steps[State(row.state)](row)
         except ClaimLost as lost:
             LOG.debug("%s", lost)
             self._claims.release(row)
@@ -112,13 +114,13 @@ class Steps:
         if (
             server is None
             or server.status in nova.GONE
-            or not tools.book.in_scope(server.project_id, tools.cloud.keystone.service_project_id)
+            or server.project_id == tools.cloud.keystone.service_project_id
         ):
-            with tools.database.begin() as connection:
-                if row.state == State.SEEN:
-                    claims.drop(connection, row)
-                else:
-                    claims.finish(connection, row, None, answered=row.questions)
+            self._let_be(row, None)
+            return
+        newcomer = judging.newcomer(self._tools, row, server)
+        if not newcomer.verdict.expires:
+            self._let_be(row, newcomer.verdict.until)
             return
         if not adoption.settled(server):
             # Its next notification, or the next reconciliation, comes earlier than a long wait.
@@ -133,12 +135,18 @@ class Steps:
                     attempts=row.attempts + 1,
                 )
             return
-        terms = tools.book.terms()
-        columns = adoption.columns(server, now, terms, datetime.timedelta(0))
+        terms = newcomer.verdict.terms
+        columns = adoption.columns(newcomer, now, datetime.timedelta(0))
         columns["state"] = lifecycle.after(row.state, Event.ADOPT).value
-        adopted = dataclasses.replace(row, **columns)
+        adopted = dataclasses.replace(row, **{**columns, "facts": newcomer.facts})
+        lease_id, ends_at = columns["lease_id"], columns["ends_at"]
         # Whatever was true of it before.
-        columns |= {"waiting_since": None, "unexplained_at": None, **claims.answered(row)}
+        columns |= {
+            "waiting_since": None,
+            "unexplained_at": None,
+            "chosen": None,
+            **claims.answered(row),
+        }
         next_at = columns.pop("next_at")
         with tools.database.begin() as connection:
             claims.finish(connection, row, next_at, attempts=0, last_error=None, **columns)
@@ -148,15 +156,21 @@ class Steps:
                 adopted,
                 "adopted",
                 now,
-                ends_at=adopted.ends_at,
-                lease_id=adopted.lease_id,
+                **adoption.adopted(ends_at, lease_id, newcomer.verdict),
             )
-        LOG.info(
-            "Server %s was taken in: lease %s ends %s UTC",
-            row.server_id,
-            adopted.lease_id,
-            adopted.ends_at,
-        )
+        LOG.info("Server %s was taken in: lease %s ends %s UTC", row.server_id, lease_id, ends_at)
+
+    def _let_be(self, row: Expiration, until: datetime.datetime | None) -> None:
+        """Forget a VM that does not expire, or let the row rest that it has.
+
+        :param until: when that may be over.
+        """
+        with self._tools.database.begin() as connection:
+            if row.state == State.SEEN:
+                # What ends then is found by the next reconciliation.
+                claims.drop(connection, row)
+            else:
+                claims.finish(connection, row, until, answered=row.questions)
 
     def _look_at_deleted(self, row: Expiration) -> None:
         """Send what is still to be said of a VM that is gone; or take in one that was restored."""
@@ -201,12 +215,20 @@ class Steps:
     def _look_at_exempt(self, row: Expiration) -> None:
         """Take a VM in that came back into scope; else see only whether it is still there."""
         # One that Nova does not find has vanished, in scope or not.
-        self._tools.cloud.nova.get(row.server_id)
-        if self._tools.book.in_scope(row.project_id or ""):
+        server = self._tools.cloud.nova.get(row.server_id)
+        newcomer = judging.newcomer(self._tools, row, server)
+        if newcomer.verdict.expires:
             self._take_in_again(row)
             return
         with self._tools.database.begin() as connection:
-            claims.finish(connection, row, None, **claims.answered(row))
+            claims.finish(
+                connection,
+                row,
+                newcomer.verdict.until,
+                **claims.answered(row),
+                **adoption.seen(newcomer.facts),
+                **adoption.judged(newcomer.verdict),
+            )
 
     def _take_in_again(self, row: Expiration) -> None:
         """Begin anew: with another generation, so that old notices count for nothing."""

@@ -154,7 +154,8 @@ class Telling:
     def _content(self, row: Expiration, notice: NoticeRow, recipient: _Recipient) -> Notice:
         tools = self._tools
         now = tools.clock()
-        terms = tools.book.terms()
+        with tools.database.begin() as connection:
+            terms = tools.book.verdict(connection, row, now).terms
         # What a mail about a VM that ended says of its end must not change with the options.
         said = notice.details
         quarantine_at = latest = None

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import adoption, leases, lifecycle
+from blazar_vmexpire import adoption, leases, lifecycle, subjects
 from blazar_vmexpire.actions.base import Wait
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
@@ -21,8 +21,9 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.exceptions import ActionFailed
 from blazar_vmexpire.lifecycle import Event, State
-from blazar_vmexpire.worker import claims, quarantine
-from blazar_vmexpire.worker.case import Case, read
+from blazar_vmexpire.worker import claims, judging, quarantine
+from blazar_vmexpire.worker.case import TELL_OF_THE_END, Case, read
+from blazar_vmexpire.worker.changed_terms import ChangedTerms
 from blazar_vmexpire.worker.ending import begun
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
@@ -44,6 +45,7 @@ class Tending:
         self._telling = telling
         self._jobs = jobs
         self._keeping = keeping
+        self._terms = ChangedTerms(tools, keeping)
 
     def __call__(self, row: Expiration) -> None:
         """Do what there is to do, and give the row back.
@@ -53,7 +55,7 @@ class Tending:
         :raises errors.CloudError: Nova or Glance did not do what they were asked.
         :raises ActionFailed: the action cannot be done.
         """
-        if row.questions > row.answered:
+        if row.questions > row.answered or not row.facts:
             self._look(row)
             return
         case = read(self._tools, row)
@@ -61,6 +63,8 @@ class Tending:
         # Once its end is due a lease may be over; only what Blazar is changing is waited for.
         in_transition = case.facts is not None and case.facts.in_transition
         if (not due or in_transition) and self._keeping.look_after(case):
+            return
+        if self._terms.follow(case):
             return
         new_end = lifecycle.needed_end(case.plan, case.now, case.accepted_at, case.terms)
         if new_end is not None:
@@ -99,12 +103,15 @@ class Tending:
         :raises errors.NotFound: it is gone.
         """
         server = self._get(row)
+        judging.ensure_project(self._tools, server.project_id)
+        facts = subjects.facts_of_server(server, self._tools.book.own_metadata)
         with self._tools.database.begin() as connection:
             claims.finish(
                 connection,
                 row,
                 self._tools.clock(),
                 **claims.answered(row),
+                **adoption.seen(facts),
                 server_name=db_api.storable(server.name, 255),
                 project_id=server.project_id,
                 user_id=server.user_id,
@@ -137,6 +144,7 @@ class Tending:
                     due.kind,
                     now,
                     message_id=self._telling.message_id(row, due.kind),
+                    details=case.tells,
                 )
                 case.notices = db_api.notices_of(connection, row.server_id)
         self._supersede(case)
@@ -153,10 +161,11 @@ class Tending:
     def _supersede(self, case: Case) -> None:
         """Let reminders rest that a later one, or a new end, has overtaken."""
         waiting = [
-            n for n in case.notices if n.due_at is not None and n.kind.startswith("reminder/")
+            n for n in case.notices if n.due_at is not None and n.kind.startswith(TELL_OF_THE_END)
         ]
-        current = [n for n in waiting if n.generation == case.row.generation][-1:]
-        overtaken = [n for n in waiting if n not in current]
+        current = [n for n in waiting if n.generation == case.row.generation]
+        reminders = [n for n in current if n.kind.startswith("reminder/")]
+        overtaken = [n for n in waiting if n not in current] + reminders[:-1]
         if overtaken:
             self._telling.give_up(overtaken, "a later notice took its place")
             case.notices = [n for n in case.notices if n not in overtaken]
@@ -298,7 +307,7 @@ class Tending:
     @staticmethod
     def _close(connection: sa.Connection, case: Case) -> None:
         row, facts, now = case.row, case.facts, case.now
-        claims.finish(connection, row, now, attempts=0, **begun(row, case.terms))
+        claims.finish(connection, row, now, attempts=0, **begun(row, case.terms.on_end_action))
         if facts is not None and facts.status == "ACTIVE":
             leases.close(connection, facts, now)
         db_api.record(connection, row, "end_begun", now, action=case.terms.on_end_action)

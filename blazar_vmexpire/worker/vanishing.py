@@ -59,7 +59,9 @@ class Vanishing:
         if why is not None:
             self._let_go(row, now, by="its owner, or an administrator", evidence=why)
             return
-        if not self._tools.book.in_scope(row.project_id or ""):
+        with self._tools.database.begin() as connection:
+            verdict = self._tools.book.verdict(connection, row, now)
+        if not verdict.expires:
             # Whoever withdraws need not wait for it.
             self._let_go(row, now, by="somebody unknown", evidence="it is not in scope any more")
             return

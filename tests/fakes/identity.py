@@ -27,6 +27,7 @@ class Identity:
     """Users, projects, domains and tokens.
 
     :ivar image_url: of the catalogue; write it with or without ``/v2``
+    :ivar list_limit: most projects in a list; None for all (Keystone's ``list_limit``)
     """
 
     def __init__(self, url: str) -> None:
@@ -41,6 +42,7 @@ class Identity:
         self.roles: dict[tuple[str, str], list[str]] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
         self.trusts: dict[str, dict[str, Any]] = {}
+        self.list_limit: int | None = None
         self.service_user = self.add_user(SERVICE_USER, password=SERVICE_PASSWORD)
         self.service_project = self.add_project(SERVICE_PROJECT)
         self.roles[self.service_user, self.service_project] = ["admin", "service"]
@@ -133,6 +135,13 @@ class Identity:
         if parts[:3] == ["v3", "OS-TRUST", "trusts"]:
             return self._trust(request, caller, parts[3:])
         kinds = {"users": self.users, "projects": self.projects, "domains": self.domains}
+        if request.method == "GET" and parts[1:] == ["projects"]:
+            listed = list(self.projects.values())
+            if self.list_limit is None or len(listed) <= self.list_limit:
+                return wire.Response(200, {"projects": listed, "links": {}})
+            return wire.Response(
+                200, {"projects": listed[: self.list_limit], "links": {}, "truncated": True}
+            )
         if request.method == "GET" and len(parts) == 3 and parts[1] in kinds:
             kind = parts[1].removesuffix("s")
             found = kinds[parts[1]].get(parts[2])

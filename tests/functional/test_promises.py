@@ -258,7 +258,7 @@ class Promises(RuleBasedStateMachine):
                 server_id,
                 actor="operator",
                 reason=None,
-                terms=self.harness.plugin.tools.book.terms(),
+                terms=self.harness.plugin.tools.book.defaults(),
                 now=now,
             )
         if retried is not None:

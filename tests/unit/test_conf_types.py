@@ -286,7 +286,7 @@ def test_options_become_terms(conf: cfg.ConfigOpts) -> None:
     conf.set_override("max_extensions", 3, group=RESOURCE_TYPE)
     conf.set_override("extension_window", "14d", group=RESOURCE_TYPE)
     _check(conf)
-    found = terms.TermsBook(conf).terms()
+    found = terms.TermsBook(conf).defaults()
     assert str(found.calendar) == "the calendar (sat, sun; Europe/Zurich)"
     assert found.allowed_actions == ("snapshot",)
     assert (found.max_extensions, found.extension_window) == (3, timedelta(days=14))
