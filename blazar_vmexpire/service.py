@@ -122,15 +122,17 @@ class Service:
                 lambda chore: auditing.audit(tools, thorough=True),
             ),
             duty(BURSTS, _BURSTS_INTERVAL, lambda chore: Bursts(tools, chore.renew).run()),
-            duty(
-                TERMS,
-                tools.conf.vmexpire_intake.reconcile_interval,
-                lambda chore: reviewing.review(tools, chore.renew),
-            ),
             duty(BRAKE, _BRAKE_INTERVAL, lambda chore: watching.run()),
         ]
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))
+        duties.append(
+            duty(
+                TERMS,
+                tools.conf.vmexpire_intake.reconcile_interval,
+                lambda chore: reviewing.review(tools, chore.renew),
+            )
+        )
         self.worker = Worker(tools, duties)
         self._listening: Listening | None = None
         self._started = False
