@@ -234,6 +234,25 @@ def latest_allowed(
     return max(current_end, floor_minute(latest))
 
 
+def followed_end(
+    ends_at: Moment, old_term: Duration, now: Moment, terms: Terms, *, quarantined: bool
+) -> Moment:
+    """Say where the end of a first term goes whose duration has changed.
+
+    A longer term applies at once. A shorter one cuts nothing off that its owner needs to be told in
+    time; nor does it for one who was told of the end, and whose VM waits for them in quarantine.
+
+    :param old_term: the ``lease_duration`` that the end follows from.
+    """
+    new_end: Moment = ends_at + (terms.lease_duration - old_term)
+    if new_end >= ends_at:
+        return new_end
+    if quarantined:
+        return ends_at
+    told_in_time = ceil_minute(now + terms.shortest_lease + notice_margin(terms))
+    return min(ends_at, max(new_end, told_in_time))
+
+
 def earliest_allowed(now: Moment, terms: Terms) -> Moment:
     """Say the earliest end that an owner may shorten to: one whose notice still fits."""
     return ceil_minute(now + terms.shortest_lease)

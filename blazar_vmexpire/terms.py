@@ -19,7 +19,7 @@ from blazar_vmexpire.db import projects
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.projects import ProjectFacts
 from blazar_vmexpire.exceptions import ConfigError
-from blazar_vmexpire.exclusions import Exclusion
+from blazar_vmexpire.exclusions import Exclusion, Exclusions
 from blazar_vmexpire.lifecycle import Terms
 from blazar_vmexpire.rules import Rules, Subject
 from blazar_vmexpire.sense import misfits
@@ -143,7 +143,7 @@ class TermsBook:
             projects.read_all(connection)
             if project_ids is None
             else projects.read(connection, project_ids),
-            lambda subject: excluded.find(**_selectors(subject)),
+            excluded,
         )
 
     def judge(
@@ -194,12 +194,16 @@ class Session:
 
     book: TermsBook
     projects: Mapping[str, ProjectFacts]
-    excluded: Find
+    excluded: Exclusions
 
     def judge(self, whose: Whose, facts: Facts, chosen: Mapping[str, Any] | None = None) -> Verdict:
         """Judge a VM by what is known of it."""
         project = self.projects.get(whose.project_id)
-        return self.book.judge(subjects.subject(whose, facts, project), self.excluded, chosen)
+        return self.book.judge(
+            subjects.subject(whose, facts, project),
+            lambda subject: self.excluded.find(**_selectors(subject)),
+            chosen,
+        )
 
     def judge_row(self, row: Expiration) -> Verdict:
         """Judge a VM that was taken in."""

@@ -24,6 +24,7 @@ from blazar_vmexpire.cmd import (
     manage_db,
     manage_exclusion,
     manage_failed,
+    manage_plan,
     manage_purge,
     manage_show,
     manage_withdraw,
@@ -89,6 +90,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         manage_failed,
         manage_brake,
         manage_exclusion,
+        manage_plan,
         manage_purge,
         manage_withdraw,
     ):

@@ -68,20 +68,16 @@ class ChangedTerms:
     @staticmethod
     def _new_end(case: Case) -> datetime.datetime | None:
         """Say where the end of a first term goes; None where it is not one."""
-        row, terms = case.row, case.terms
+        row = case.row
         if row.term_seconds is None or row.ends_at is None:
             return None
-        change = terms.lease_duration - datetime.timedelta(seconds=row.term_seconds)
-        new_end: datetime.datetime = row.ends_at + change
-        if new_end >= row.ends_at:
-            return new_end
-        if row.state == State.QUARANTINED:
-            # Its owner was told when it goes, and has that long to come back.
-            return row.ends_at
-        told_in_time = lifecycle.ceil_minute(
-            case.now + terms.shortest_lease + lifecycle.notice_margin(terms)
+        return lifecycle.followed_end(
+            row.ends_at,
+            datetime.timedelta(seconds=row.term_seconds),
+            case.now,
+            case.terms,
+            quarantined=row.state == State.QUARANTINED,
         )
-        return min(row.ends_at, max(new_end, told_in_time))
 
     def _move(self, case: Case, new_end: datetime.datetime) -> None:
         row, terms = case.row, case.terms

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 
 from blazar_vmexpire.adoption import Newcomer
-from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.keystone import Project
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import projects
@@ -61,6 +61,14 @@ def ensure_project(tools: Tools, project_id: str) -> None:
     _write(tools, [_facts(found)])
 
 
+def listed_projects(cloud: Cloud) -> dict[str, ProjectFacts]:
+    """Say what Keystone lists of projects now, by id.
+
+    :raises errors.CloudError: it does not answer.
+    """
+    return {project.id: _facts(project) for project in cloud.keystone.list_projects()}
+
+
 def refresh_projects(tools: Tools) -> None:
     """Write down what Keystone says of all projects now.
 
@@ -69,7 +77,7 @@ def refresh_projects(tools: Tools) -> None:
 
     :raises errors.CloudError: Keystone does not answer; what is known stays.
     """
-    listed = {project.id: _facts(project) for project in tools.cloud.keystone.list_projects()}
+    listed = listed_projects(tools.cloud)
     with tools.database.begin() as connection:
         known = projects.read_all(connection)
         ours = set(
