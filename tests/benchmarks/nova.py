@@ -111,6 +111,7 @@ class _Pages:
     def __init__(self, servers: int, page_size: int, url: str, path: pathlib.Path) -> None:
         self.path = path
         self.size = 0
+        self.projects = [_project(n) for n in range(-(-servers // _SERVERS_A_PROJECT))]
         # Marker -> offset and length; None asks for the first page.
         self.places: dict[str | None, tuple[int, int]] = {}
         chance = random.Random(servers)
@@ -147,7 +148,7 @@ def _server(number: int, url: str, chance: random.Random) -> dict[str, Any]:
     server_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
     image_id = str(uuid.UUID(int=number % 7, version=4))
     volume_id = str(uuid.UUID(int=number << 64, version=4))
-    project = uuid.UUID(int=(3 << 64) + number // _SERVERS_A_PROJECT).hex
+    project = _project_id(number // _SERVERS_A_PROJECT)
     user = uuid.UUID(int=(4 << 64) + number // (_SERVERS_A_PROJECT // 4)).hex
     host = f"compute-{number % _HOSTS:03}.example.org"
     # Newest first, as Nova lists.
@@ -226,6 +227,27 @@ def _server(number: int, url: str, chance: random.Random) -> dict[str, Any]:
     }
 
 
+def _project_id(number: int) -> str:
+    return uuid.UUID(int=(3 << 64) + number).hex
+
+
+def _project(number: int) -> dict[str, Any]:
+    """Make up a project as Keystone lists it."""
+    return {
+        "id": _project_id(number),
+        "name": f"batch-{number:05}",
+        "domain_id": "default",
+        "parent_id": "default",
+        "is_domain": False,
+        "enabled": True,
+        "description": "batch processing",
+        "tags": ["batch"],
+        "options": {},
+        "links": {},
+        "type": "shared",
+    }
+
+
 def _token(url: str) -> dict[str, Any]:
     def service(kind: str, path: str) -> dict[str, Any]:
         endpoint = {"region": REGION, "region_id": REGION, "url": f"{url}{path}"}
@@ -274,6 +296,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._answer(400, {"badRequest": {"code": 400, "message": message}})
             else:
                 self._send_page(*place)
+        elif parsed.path.rstrip("/") == "/identity/v3/projects":
+            self._answer(200, {"projects": self.pages.projects, "links": {}})
         elif parsed.path.endswith("/os-services"):
             self._answer(200, _services())
         elif parsed.path.rstrip("/") == "/identity/v3":
