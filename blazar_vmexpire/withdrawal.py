@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import sqlalchemy as sa
 
-from blazar_vmexpire import leases
+from blazar_vmexpire import extension, leases
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import Database, retried
@@ -69,7 +69,7 @@ class Withdrawal:
                 found.unlock.append(row)
             if undo.get("start"):
                 found.start.append(row)
-            if not undo:
+            if not extension.begun(row):
                 found.untouched += 1
         return found
 
@@ -106,7 +106,7 @@ class Withdrawal:
             rows = [
                 row
                 for row in map(Expiration.of, found)
-                if not row.progress.get("undo") and not row.progress.get("irreversible")
+                if not extension.begun(row) and not row.progress.get("irreversible")
             ]
             busy = leases.in_transition(connection, [row.lease_id for row in rows if row.lease_id])
             rows = [row for row in rows if row.lease_id not in busy]

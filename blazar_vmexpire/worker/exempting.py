@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from oslo_log import log as logging
 
-from blazar_vmexpire import adoption, leases, lifecycle
+from blazar_vmexpire import adoption, extension, leases, lifecycle
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event, State
@@ -48,7 +48,7 @@ class Exempting:
         """
         now = self._tools.clock()
         grace = self._tools.conf.vmexpire_worker.blazar_grace
-        if row.progress.get("undo"):
+        if extension.begun(row):
             ends_at = lifecycle.first_end(now, verdict.terms)
             with self._tools.database.begin() as connection:
                 db_api.record(connection, row, "out_of_scope", now, reason=verdict.why)

@@ -361,6 +361,23 @@ def test_switching_the_scope_off_stops_an_end_that_has_begun(world: World) -> No
     assert world.all_leases() == []
 
 
+@pytest.mark.options({"virtual:vm": {"before_end_action": "snapshot"}})
+def test_switching_the_scope_off_removes_an_image_that_has_begun(world: World) -> None:
+    """Of a VM that runs, so that nothing else has to be undone."""
+    world.cloud.image.reads = None
+    server_id = world.adopt()
+    ends_at = world.row(server_id).ends_at
+    assert ends_at is not None
+    world.live(ends_at - timedelta(days=10) + timedelta(minutes=5))
+    (image_id,) = world.cloud.image.images
+    world.harness.conf.set_override("scope", "none", group="virtual:vm")
+    world.live(world.clock.now() + timedelta(hours=1))
+    assert world.state(server_id) == "exempt"
+    assert image_id not in world.cloud.image.images
+    assert "image_removed" in world.events(server_id)
+    assert world.all_leases() == []
+
+
 def test_two_answers_that_a_vm_is_gone_have_to_lie_apart(world: World) -> None:
     """Both formats of one notification come within a moment; a replica may lag for longer."""
     server_id = world.adopt()

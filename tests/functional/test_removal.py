@@ -94,6 +94,24 @@ def test_afterwards_the_plugin_can_be_taken_out(
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.options({RESOURCE_TYPE: {"before_end_action": "snapshot"}})
+def test_an_image_that_was_begun_is_removed(
+    world: World, manage: Manage, database_url: str
+) -> None:
+    world.cloud.image.reads = None
+    server_id = world.adopt()
+    ends_at = world.row(server_id).ends_at
+    assert ends_at is not None
+    world.live(ends_at - timedelta(days=10) + timedelta(minutes=5))
+    assert len(world.cloud.image.images) == 1
+    world.harness.stop()
+
+    done = withdraw(world, manage, database_url, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert world.state(server_id) == "exempt"
+    assert not world.cloud.image.images
+
+
 def test_is_safe_beside_a_manager_that_has_let_go(
     world: World, manage: Manage, database_url: str
 ) -> None:
