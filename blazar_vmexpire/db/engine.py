@@ -58,6 +58,7 @@ class Database:
             # A transaction that begins by reading cannot turn to writing while another writes:
             # SQLite then refuses at once instead of waiting. So each takes its turn from the start.
             sa.event.listen(engine, "before_cursor_execute", _begin_immediate, retval=True)
+            sa.event.listen(engine, "connect", _wait_for_the_others)
             self.engine = engine
         else:
             sa.event.listen(engine, "connect", _read_committed(engine.dialect))
@@ -126,6 +127,11 @@ def _begin_immediate(
 ) -> tuple[str, Any]:
     # oslo.db's own listener, which comes before any of ours, emits the BEGIN.
     return "BEGIN IMMEDIATE" if statement == "BEGIN" else statement, parameters
+
+
+def _wait_for_the_others(connection: Any, _: Any) -> None:
+    # Its own five seconds are few for a turn where the machine has other things to do.
+    connection.execute("PRAGMA busy_timeout = 60000")
 
 
 def _with_all_characters(url: str) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 from collections.abc import Callable
 
+from oslo_db import exception as oslo_db_exception
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, leases, lifecycle
@@ -74,6 +75,11 @@ class Steps:
                 self._steps[State(row.state)](row)
         except ClaimLost as lost:
             LOG.debug("%s", lost)
+            self._claims.release(row)
+        except oslo_db_exception.DBDeadlock as deadlock:
+            # Who claims touches the same indexes as who finishes, and a database settles that by
+            # refusing one of them. What was not committed is done again, which each step stands.
+            LOG.debug("Server %s: its step is done again: %s", row.server_id, deadlock)
             self._claims.release(row)
         except LeaseBusy as busy:
             LOG.debug("Server %s waits: %s", row.server_id, busy)

@@ -31,6 +31,8 @@ from blazar_vmexpire.cloud import nova
 from blazar_vmexpire.cloud.session import make_session
 from blazar_vmexpire.conf import opts
 from blazar_vmexpire.db import blazar_indexes
+from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.db.models import chores, expirations
 from blazar_vmexpire.intake.reconcile import Result
 from blazar_vmexpire.leases import EVENTS, LEASES, RESERVATIONS
@@ -141,10 +143,15 @@ def work_off(options: pathlib.Path, start_at: float) -> dict[str, float]:
     time.sleep(max(0, start_at - time.time()))
     begun = time.time()
     done = 0
+
+    @retried
+    def finish(row: Expiration) -> None:
+        with tools.database.begin() as connection:
+            claims.finish(connection, row, tomorrow)
+
     while rows := queue.claim(CLAIMED_AT_ONCE):
         for row in rows:
-            with tools.database.begin() as connection:
-                claims.finish(connection, row, tomorrow)
+            finish(row)
             queue.forget(row)
         done += len(rows)
     ended = time.time()
