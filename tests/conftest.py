@@ -6,10 +6,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from blazar_vmexpire.db.engine import Database
 from tests import databases
+
+# The machine is shared: what takes long is not wrong.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
