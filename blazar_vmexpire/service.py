@@ -12,7 +12,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
-from blazar_vmexpire import terms
+from blazar_vmexpire import RESOURCE_TYPE, terms
 from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.exceptions import ConfigError
@@ -20,7 +20,7 @@ from blazar_vmexpire.intake import notifications
 from blazar_vmexpire.intake.notifications import Listening
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
 from blazar_vmexpire.rules import RulesError
-from blazar_vmexpire.worker import auditing, reviewing
+from blazar_vmexpire.worker import auditing, pretending, reviewing
 from blazar_vmexpire.worker.bursts import Bursts
 from blazar_vmexpire.worker.claims import Chore, hasten
 from blazar_vmexpire.worker.service import Duty, Worker
@@ -175,6 +175,8 @@ class Service:
                     "The message bus of Nova's notifications is not there yet: until it is, VMs are"
                     " noticed by reconciliation alone"
                 )
+        if self.tools.conf[RESOURCE_TYPE].dry_run:
+            pretending.mark_log_lines()
         LOG.info("The expiration of virtual machines is at work")
 
     def stop(self) -> None:

@@ -39,11 +39,23 @@ class Verdict:
     """Why it does not expire."""
     until: datetime.datetime | None = None
     """When that may be over, naive UTC; None: nobody has said so."""
+    dry_run: bool = False
+    """Whether nothing is done to it, whatever the terms are."""
 
     @property
     def digest(self) -> str:
         """Say a short text that is another one whenever the verdict is."""
-        return _digest(self.expires, self.rule, self.terms)
+        return _digest(self.expires, self.rule, self.terms, self.dry_run)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the options say of all VMs, as they were read at one moment: reading them is slow."""
+
+    scope: str
+    excluded_projects: frozenset[str]
+    dry_run: bool
+    defaults: Terms
 
 
 #: Says which exclusion applies to a VM at this moment, if any.
@@ -91,6 +103,16 @@ class TermsBook:
         found.check(self.defaults(), before_end, on_end)
         self._rules = found
 
+    def options(self) -> Options:
+        """Read the options."""
+        options = self._conf[RESOURCE_TYPE]
+        return Options(
+            scope=options.scope,
+            excluded_projects=frozenset(options.excluded_projects),
+            dry_run=options.dry_run,
+            defaults=self.defaults(),
+        )
+
     def defaults(self) -> Terms:
         """Say the terms that the options give."""
         options = self._conf[RESOURCE_TYPE]
@@ -124,6 +146,7 @@ class TermsBook:
             subjects.subject(whose, row.facts, project),
             lambda subject: exclusions.of_subject(connection, now=now, **_selectors(subject)),
             row.chosen,
+            self.options(),
         )
 
     def session(
@@ -144,18 +167,23 @@ class TermsBook:
             if project_ids is None
             else projects.read(connection, project_ids),
             excluded,
+            self.options(),
         )
 
     def judge(
-        self, subject: Subject, excluded: Find, chosen: Mapping[str, Any] | None = None
+        self,
+        subject: Subject,
+        excluded: Find,
+        chosen: Mapping[str, Any] | None,
+        options: Options,
     ) -> Verdict:
         """Judge a VM.
 
         :param excluded: says which exclusion applies to it.
         :param chosen: what its owner has chosen within the terms.
+        :param options: as they are now.
         """
-        defaults = self.defaults()
-        options = self._conf[RESOURCE_TYPE]
+        defaults = options.defaults
         if options.scope != "all":
             return Verdict(expires=False, terms=defaults, why=f"scope is {options.scope}")
         if subject.project in options.excluded_projects:
@@ -185,6 +213,7 @@ class TermsBook:
             expires=True,
             rule=decision.rule,
             terms=lifecycle.with_choice(decision.terms, chosen or {}),
+            dry_run=options.dry_run,
         )
 
 
@@ -195,6 +224,7 @@ class Session:
     book: TermsBook
     projects: Mapping[str, ProjectFacts]
     excluded: Exclusions
+    options: Options
 
     def judge(self, whose: Whose, facts: Facts, chosen: Mapping[str, Any] | None = None) -> Verdict:
         """Judge a VM by what is known of it."""
@@ -203,6 +233,7 @@ class Session:
             subjects.subject(whose, facts, project),
             lambda subject: self.excluded.find(**_selectors(subject)),
             chosen,
+            self.options,
         )
 
     def judge_row(self, row: Expiration) -> Verdict:
@@ -223,8 +254,8 @@ def _selectors(subject: Subject) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _digest(expires: bool, rule: str | None, terms: Terms) -> str:
-    text = f"{expires} {rule!r} {terms!r}"
+def _digest(expires: bool, rule: str | None, terms: Terms, dry_run: bool) -> str:
+    text = f"{expires} {rule!r} {terms!r} {dry_run}"
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 

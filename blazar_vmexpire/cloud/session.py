@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import ipaddress
+from typing import Any
 
 from blazar import config as blazar_config
 from blazar.utils.openstack import keystone as blazar_keystone
@@ -13,6 +14,8 @@ from blazar.utils.openstack import nova as blazar_nova
 from keystoneauth1 import loading, session
 from keystoneauth1.identity import v3
 from oslo_config import cfg
+
+from blazar_vmexpire import RESOURCE_TYPE
 
 GROUP = "vmexpire_cloud"
 
@@ -33,13 +36,41 @@ class Endpoints:
 ANY = Endpoints()
 
 
+class DryRun(Exception):
+    """Something was about to be changed in the cloud, in a dry run."""
+
+
+class _ReadOnlySession(session.Session):  # type: ignore[misc]
+    """Lets nothing through that could change something."""
+
+    def request(self, url: str, method: str, **how: Any) -> Any:
+        """Send a request that changes nothing.
+
+        :raises DryRun: for any other.
+        """
+        # A token is asked for by POST.
+        if method not in ("GET", "HEAD") and not url.endswith("/auth/tokens"):
+            raise DryRun(f"this is a dry run: no {method} is sent")
+        return super().request(url, method, **how)
+
+
+class _ReadOnlyLoader(loading.session.Session):  # type: ignore[misc]
+    """Makes such a session by the same options."""
+
+    @property
+    def plugin_class(self) -> type[session.Session]:
+        """Say which class is made."""
+        return _ReadOnlySession
+
+
 def make_session(conf: cfg.ConfigOpts) -> session.Session:
     """Make a keystoneauth session from the configuration. Nothing is sent yet.
 
     The credentials are those of ``[vmexpire_cloud]`` when ``auth_type`` (or ``auth_section``) is
     set there, else the account that Blazar itself uses. Each request, those for a token included,
     has ``request_timeout`` to connect and again between any two parts of the answer; none is
-    repeated, except once with a fresh token after a 401.
+    repeated, except once with a fresh token after a 401. In a dry run nothing is sent that could
+    change something.
 
     :param conf: with the options of :mod:`blazar_vmexpire.conf.cloud` registered
     :raises keystoneauth1.exceptions.ClientException: when the credentials are incomplete or of an
@@ -48,7 +79,8 @@ def make_session(conf: cfg.ConfigOpts) -> session.Session:
     _register_blazar_options(conf)
     ours = conf[GROUP]
     auth = loading.load_auth_from_conf_options(conf, GROUP) or _blazar_account(conf)
-    return loading.load_session_from_conf_options(
+    loader = _ReadOnlyLoader() if conf[RESOURCE_TYPE].dry_run else loading.session.Session()
+    return loader.load_from_conf_options(
         conf,
         GROUP,
         auth=auth,

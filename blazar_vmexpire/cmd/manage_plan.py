@@ -102,7 +102,7 @@ def _plan(conf: cfg.ConfigOpts, arguments: Any) -> None:
                         chores.c.name == service.RECONCILIATION
                     )
                 )
-            session = Session(book, judging.listed_projects(cloud), excluded)
+            session = Session(book, judging.listed_projects(cloud), excluded, book.options())
             planning = Planning(
                 session,
                 now,

@@ -35,6 +35,18 @@ the leases are removed as their VMs are next looked at, at the latest by the nex
 Set to ``all`` again, every VM begins anew with a full term.
 """,
     ),
+    cfg.BoolOpt(
+        "dry_run",
+        default=False,
+        help="""
+Run the whole service without changing anything in Nova, Glance or Cinder.
+
+VMs get their leases, and these end, but nothing is done to a VM: its history and the log say what
+would have been done, and its lease goes on for another first term. No owner gets a mail: all of
+them go to undeliverable_contact, and say that it is a dry run. When this is switched off again,
+what was told in the dry run counts for nothing: owners are told before anything is done.
+""",
+    ),
     cfg.StrOpt(
         "rules_file",
         help="""

@@ -28,6 +28,11 @@ _ALARM = "brake"
 #: Longer subjects are cut: what matters stands at their beginning.
 _SUBJECT_LIMIT = 200
 _NO_NAME = "(no name)"
+#: Begins every mail of a dry run, whatever the template says.
+_DRY_RUN = (
+    "This is a dry run: nothing is done to any VM, and no owner gets a mail. Without it, this\n"
+    "mail would have been sent:"
+)
 
 
 class UnknownKind(ValueError):
@@ -62,9 +67,11 @@ class Renderer:
     ``utc``, ``cut(length)`` and ``paragraph``. Several empty lines in a row become one.
 
     :param template_path: directories that are searched before the built-in templates.
+    :param dry_run: whether every text says that nothing is done.
     """
 
-    def __init__(self, template_path: Sequence[str] = ()) -> None:
+    def __init__(self, template_path: Sequence[str] = (), *, dry_run: bool = False) -> None:
+        self._dry_run = dry_run
         self._path = [pathlib.Path(directory) for directory in template_path]
         self._builtin = _Templates([])
         self._chosen = _Templates(self._path) if self._path else self._builtin
@@ -93,6 +100,12 @@ class Renderer:
         return self._word(_ALARM, _alarm_context(alarm), "The mail about the brake")
 
     def _word(self, template: str, context: Mapping[str, Any], what: str) -> Rendered:
+        worded = self._by_template(template, context, what)
+        if not self._dry_run:
+            return worded
+        return Rendered(f"[dry run] {worded.subject}", f"{_DRY_RUN}\n\n{worded.text}")
+
+    def _by_template(self, template: str, context: Mapping[str, Any], what: str) -> Rendered:
         if self._chosen is not self._builtin:
             try:
                 return self._chosen.render(template, context)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import lease_sets, lifecycle
+from blazar_vmexpire import RESOURCE_TYPE, lease_sets, lifecycle
 from blazar_vmexpire.brake import ENDABLE, Slots
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
@@ -77,8 +77,11 @@ class Bursts:
         """Do it."""
         tools = self._tools
         now = tools.clock()
-        coming = self._coming(now)
         result = Result()
+        if tools.conf[RESOURCE_TYPE].dry_run:
+            # Nothing ends: each VM's own step says what would have.
+            return result
+        coming = self._coming(now)
         if any(end.paced for end in coming):
             with tools.database.begin() as connection:
                 slots = tools.brake.slots(connection, now)

@@ -53,6 +53,8 @@ class Case:
         return {
             "on_end_action": self.terms.on_end_action,
             "quarantine": format_duration(self.terms.quarantine),
+            # Only the operator gets what is told in a dry run.
+            "dry_run": str(self.verdict.dry_run),
         }
 
     @property

@@ -125,6 +125,8 @@ class Telling:
 
         :raises errors.CloudError: Keystone does not answer; that says nothing about the owner.
         """
+        if self._tools.conf[RESOURCE_TYPE].dry_run:
+            return self._instead(None, "this is a dry run")
         why = name = None
         try:
             if not row.user_id:
@@ -146,10 +148,18 @@ class Telling:
                     why = f"{address} was refused {notice.refusals} times"
                 else:
                     return _Recipient(address, name, True, None)
+        return self._instead(name, why)
+
+    def _instead(self, owner: str | None, why: str) -> _Recipient:
+        """Name the contact that gets what the owner does not.
+
+        :param owner: the owner's name.
+        :raises MailUnavailable: there is none.
+        """
         contact = self._tools.conf[RESOURCE_TYPE].undeliverable_contact
         if not contact:
             raise MailUnavailable(f"{why}, and undeliverable_contact is not set")
-        return _Recipient(contact, name, False, why)
+        return _Recipient(contact, owner, False, why)
 
     def _content(self, row: Expiration, notice: NoticeRow, recipient: _Recipient) -> Notice:
         tools = self._tools

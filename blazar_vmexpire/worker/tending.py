@@ -27,6 +27,7 @@ from blazar_vmexpire.worker.changed_terms import ChangedTerms
 from blazar_vmexpire.worker.ending import begun
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
+from blazar_vmexpire.worker.pretending import Pretending
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
@@ -46,6 +47,7 @@ class Tending:
         self._jobs = jobs
         self._keeping = keeping
         self._terms = ChangedTerms(tools, keeping)
+        self._pretending = Pretending(tools, keeping)
 
     def __call__(self, row: Expiration) -> None:
         """Do what there is to do, and give the row back.
@@ -87,10 +89,15 @@ class Tending:
             return
         quarantine_at = case.plan.quarantine_at
         if quarantine_at is not None and case.now >= quarantine_at and row.state == State.NOTICED:
-            self._begin_quarantine(case)
-            return
+            if not case.verdict.dry_run:
+                self._begin_quarantine(case)
+                return
+            self._pretending.quarantine(case)
         if due:
-            self._end(case)
+            if case.verdict.dry_run:
+                self._pretending.end(case)
+            else:
+                self._end(case)
             return
         if self._act_before_end(case):
             return
@@ -193,6 +200,9 @@ class Tending:
         row = case.row
         notes = dict(row.progress.get("before_end", {}))
         if case.now < case.plan.before_end_at or notes.get("done") == row.generation:
+            return False
+        if case.verdict.dry_run:
+            self._pretending.before_end(case)
             return False
         action = self._tools.actions[case.terms.before_end_action]
         outcome: dict[str, Any]

@@ -72,7 +72,7 @@ def assemble(
         book=TermsBook(conf),
         brake=Brake(conf),
         actions=actions.load(),
-        renderer=Renderer(conf.vmexpire_mail.template_path),
+        renderer=Renderer(conf.vmexpire_mail.template_path, dry_run=conf[RESOURCE_TYPE].dry_run),
         mailer=Mailer(conf),
     )
 
