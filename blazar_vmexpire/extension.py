@@ -18,7 +18,9 @@ import sqlalchemy as sa
 from blazar_vmexpire import adoption, leases, lifecycle
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db import holds
 from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.exceptions import LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State, Terms
@@ -113,13 +115,15 @@ def move_end(
         # Blazar asks about a new name, too.
         db_api.poke(connection, [server_id], now + _SETTLE)
         return None
-    _check(row, old_end, new_end, caller, terms, now)
+    hold = holds.current(connection, server_id, now)
+    _check(row, old_end, new_end, caller, terms, hold, now)
     return _move(
         connection,
         row,
         old_end,
         new_end,
         caller=caller,
+        hold=hold,
         now=now,
         next_at=now + _SETTLE,
         progress=row.progress,
@@ -158,20 +162,40 @@ def extend(
             f"server {server_id} cannot be extended any more: the latest allowed end is"
             f" {latest:%Y-%m-%d %H:%M} UTC ({rule})"
         )
-    _check(row, old_end, new_end, caller, terms, now)
-    progress = dict(row.progress)
-    if not _write_lease(connection, row, new_end, terms, now):
-        progress[_FOLLOWS_UNTIL] = (now + _FOLLOW_WITHIN).isoformat()
+    hold = holds.current(connection, server_id, now)
+    _check(row, old_end, new_end, caller, terms, hold, now)
     return _move(
         connection,
         row,
         old_end,
         new_end,
         caller=caller,
+        hold=hold,
         now=now,
         next_at=now,
-        progress=progress,
+        progress=move_lease(connection, row, new_end, terms, now),
     )
+
+
+def move_lease(
+    connection: sa.Connection,
+    row: Expiration,
+    new_end: datetime.datetime,
+    terms: Terms,
+    now: datetime.datetime,
+) -> dict[str, Any]:
+    """Write a new end to a VM's lease, if it is live and sound, and say what its row notes of that.
+
+    One that Blazar is at work on follows as soon as it has finished; one that is over is reopened
+    once the VM is its owner's again.
+
+    :param row: the VM's, which is kept, with the end that it has so far.
+    :returns: the ``progress`` that the row has then.
+    """
+    progress = dict(row.progress)
+    if not _write_lease(connection, row, new_end, terms, now):
+        progress[_FOLLOWS_UNTIL] = (now + _FOLLOW_WITHIN).isoformat()
+    return progress
 
 
 def lease_follows(row: Expiration, now: datetime.datetime) -> bool:
@@ -201,7 +225,7 @@ def _movable(connection: sa.Connection, server_id: str) -> tuple[Expiration, dat
 def _is_theirs(row: Expiration) -> bool:
     """Say whether a VM is its owner's, with nothing done to it, or is being given back already."""
     return row.state == State.REVIVING or (
-        row.state in (State.ACTIVE, State.NOTICED) and not row.progress.get("undo")
+        row.state in (State.ACTIVE, State.NOTICED, State.HELD) and not row.progress.get("undo")
     )
 
 
@@ -226,6 +250,7 @@ def _move(
     new_end: datetime.datetime,
     *,
     caller: Caller,
+    hold: Hold | None,
     now: datetime.datetime,
     next_at: datetime.datetime,
     progress: Mapping[str, Any],
@@ -253,6 +278,8 @@ def _move(
             | {"progress": db_api.as_json(progress)}
         )
     )
+    if hold is not None:
+        holds.put(connection, dataclasses.replace(hold, ends_at=new_end))
     shortened = new_end < old_end
     db_api.record(
         connection,
@@ -337,6 +364,7 @@ def _check(
     new_end: datetime.datetime,
     caller: Caller,
     terms: Terms,
+    hold: Hold | None,
     now: datetime.datetime,
 ) -> None:
     if new_end <= now:
@@ -347,6 +375,12 @@ def _check(
         raise NotAllowed(
             f"end_date {new_end:%Y-%m-%d %H:%M} is the end that it has: only another one gives the"
             " server back"
+        )
+    if hold is not None and new_end < lifecycle.told_in_time(hold.until, terms):
+        raise NotAllowed(
+            f"end_date {new_end:%Y-%m-%d %H:%M} is before the earliest allowed,"
+            f" {lifecycle.told_in_time(hold.until, terms):%Y-%m-%d %H:%M} UTC: the server is held"
+            f" until {hold.until:%Y-%m-%d %H:%M} UTC by an administrator"
         )
     if caller.is_admin:
         return

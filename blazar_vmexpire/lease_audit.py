@@ -28,7 +28,7 @@ _UNDONE = blazar_status.event.UNDONE
 _START, _BEFORE_END, _END = EVENT_TYPES
 
 #: VMs whose lease has to be live.
-_LIVE = expirations.c.state.in_(sorted(lifecycle.LIVE))
+_LIVE = expirations.c.state.in_(sorted(lifecycle.LEASED))
 
 
 def over(now: datetime.datetime) -> sa.ColumnElement[bool]:

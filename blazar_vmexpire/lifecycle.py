@@ -41,6 +41,8 @@ class State(enum.StrEnum):
     """Its lease is over; the action at the end is under way."""
     REVIVING = "reviving"
     """Extended after something was begun: that is being undone."""
+    HELD = "held"
+    """Its clock is stopped for a while, by an administrator: it has its lease, its owner has it."""
     EXEMPT = "exempt"
     """Out of scope: it has no lease, and nothing is done to it."""
     VANISHED = "vanished"
@@ -61,6 +63,8 @@ class Event(enum.StrEnum):
     QUARANTINE = "quarantine"
     END = "end"
     REVIVED = "revived"
+    HOLD = "hold"
+    RELEASE = "release"
     EXEMPT = "exempt"
     VANISH = "vanish"
     REAPPEAR = "reappear"
@@ -72,6 +76,9 @@ class Event(enum.StrEnum):
 
 #: States in which a VM has a live lease whose clock runs.
 LIVE = frozenset({State.ACTIVE, State.NOTICED, State.QUARANTINED})
+
+#: States in which a VM has a live lease, whether its clock runs or not.
+LEASED = LIVE | {State.HELD}
 
 #: States in which something may have been done to the VM that an extension has to undo.
 _UNDOABLE = (State.QUARANTINED, State.ENDING, State.REVIVING, State.VANISHED, State.FAILED)
@@ -90,14 +97,18 @@ def _declare() -> machines.FiniteMachine:
     allow(Event.NOTICE, State.NOTICED, State.ACTIVE, State.NOTICED)
     allow(Event.NOTICE, State.QUARANTINED, State.QUARANTINED)
     allow(Event.EXTEND, State.ACTIVE, State.ACTIVE, State.NOTICED)
+    allow(Event.EXTEND, State.HELD, State.HELD)
     allow(Event.EXTEND, State.REVIVING, *_UNDOABLE)
     allow(Event.UNDO, State.REVIVING, State.ACTIVE, State.NOTICED, *_UNDOABLE)
     allow(Event.QUARANTINE, State.QUARANTINED, State.NOTICED)
     allow(Event.END, State.ENDING, State.NOTICED, State.QUARANTINED)
     allow(Event.POSTPONE, State.NOTICED, State.ENDING)
     allow(Event.REVIVED, State.ACTIVE, State.REVIVING)
-    allow(Event.EXEMPT, State.EXEMPT, *LIVE, State.ENDING, State.FAILED)
-    allow(Event.VANISH, State.VANISHED, *LIVE, State.REVIVING, State.FAILED, State.EXEMPT)
+    allow(Event.HOLD, State.HELD, State.ACTIVE, State.NOTICED, State.HELD)
+    allow(Event.HOLD, State.REVIVING, *_UNDOABLE)
+    allow(Event.RELEASE, State.ACTIVE, State.HELD)
+    allow(Event.EXEMPT, State.EXEMPT, *LEASED, State.ENDING, State.FAILED)
+    allow(Event.VANISH, State.VANISHED, *LEASED, State.REVIVING, State.FAILED, State.EXEMPT)
     allow(Event.REAPPEAR, State.ACTIVE, State.VANISHED)
     allow(Event.GONE, State.DELETED, State.ENDING, State.VANISHED)
     allow(Event.FAIL, State.FAILED, *LIVE, State.ENDING, State.REVIVING)
@@ -249,8 +260,7 @@ def followed_end(
         return new_end
     if quarantined:
         return ends_at
-    told_in_time = ceil_minute(now + terms.shortest_lease + notice_margin(terms))
-    return min(ends_at, max(new_end, told_in_time))
+    return min(ends_at, max(new_end, told_in_time(now, terms)))
 
 
 def earliest_allowed(now: Moment, terms: Terms) -> Moment:
@@ -326,6 +336,11 @@ def notice_margin(terms: Terms) -> Duration:
     return max(_MINUTE, terms.minimum_notice / 24)
 
 
+def told_in_time(moment: Moment, terms: Terms) -> Moment:
+    """Say the earliest end whose owner is told early enough, when nobody has told them by then."""
+    return ceil_minute(moment + terms.shortest_lease + notice_margin(terms))
+
+
 def needed_end(
     plan: Agenda, now: Moment, accepted_at: Moment | None, terms: Terms
 ) -> Moment | None:
@@ -340,7 +355,7 @@ def needed_end(
         return ceil_minute(earliest + terms.quarantine)
     if now + terms.minimum_notice <= plan.disruption_at:
         return None
-    return ceil_minute(now + terms.shortest_lease + notice_margin(terms))
+    return told_in_time(now, terms)
 
 
 def undeliverable_deadline(plan: Agenda, terms: Terms) -> Moment:

@@ -39,6 +39,7 @@ class Step(enum.StrEnum):
     BEFORE_END = "before-end action"
     QUARANTINE = "quarantine"
     END = "end"
+    RELEASE = "release"
     UNDER_WAY = "under way"
     NONE = "-"
 
@@ -224,6 +225,9 @@ class Planning:
         """Say what happens next, and when."""
         if ends_at is None or state == State.FAILED:
             return Step.NONE, None
+        if state == State.HELD:
+            # Until when is said by its hold; what comes then, by the end that it has by then.
+            return Step.RELEASE, None
         if state is not None and state not in lifecycle.LIVE | _AT_REST:
             return Step.UNDER_WAY, None
         plan = lifecycle.agenda(ends_at, terms)

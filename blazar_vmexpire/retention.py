@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from blazar_vmexpire import leases
 from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db import holds
 from blazar_vmexpire.db.engine import Database, retried
 from blazar_vmexpire.db.models import expirations, history, notices
 from blazar_vmexpire.lifecycle import State
@@ -69,6 +70,7 @@ class Retention:
             gone = [server_id for server_id, lease in lease_of.items() if lease not in busy]
             leases.destroy(connection, filter(None, (lease_of[i] for i in gone)))
             connection.execute(sa.delete(notices).where(notices.c.server_id.in_(gone)))
+            holds.drop(connection, gone)
             connection.execute(sa.delete(expirations).where(x.server_id.in_(gone)))
         return len(gone)
 

@@ -40,9 +40,7 @@ def retry(
     if row is None or not lifecycle.possible(row.state, Event.RETRY):
         return None
     terms = book.verdict(connection, row, now).terms
-    told_in_time = lifecycle.ceil_minute(
-        now + terms.shortest_lease + lifecycle.notice_margin(terms)
-    )
+    told_in_time = lifecycle.told_in_time(now, terms)
     retried = dataclasses.replace(
         row,
         state=lifecycle.after(row.state, Event.RETRY).value,

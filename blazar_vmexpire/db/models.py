@@ -203,6 +203,8 @@ holds = sa.Table(
     sa.Column("author", sa.String(255), nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("until", Moment, nullable=False),
+    # The end that the VM has without it.
+    sa.Column("ends_at", Moment, nullable=False),
     **_MYSQL,
 )
 

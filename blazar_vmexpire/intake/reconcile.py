@@ -37,7 +37,7 @@ from blazar_vmexpire.worker.tools import Tools
 LOG = logging.getLogger(__name__)
 
 #: States whose VM a complete listing has to contain.
-_EXPECTED = (*sorted(lifecycle.LIVE), State.REVIVING, State.FAILED, State.EXEMPT)
+_EXPECTED = (*sorted(lifecycle.LEASED), State.REVIVING, State.FAILED, State.EXEMPT)
 #: States in which it matters what terms depend on.
 _FOLLOWED = frozenset(_EXPECTED)
 #: Pages compared at a time: while some wait for the database, another uses the processor.

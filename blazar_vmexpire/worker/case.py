@@ -9,9 +9,15 @@ import datetime
 from blazar_vmexpire import leases, lifecycle
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db import holds
 from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.db.holds import Hold
+from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker.tools import Tools
+
+#: States of a VM that is held, or is to be held next.
+_HOLDABLE = (State.ACTIVE, State.HELD)
 
 #: How the kinds of notices begin that tell of the end to come.
 TELL_OF_THE_END = ("reminder/", "shortened", "earlier")
@@ -24,6 +30,8 @@ class Case:
     row: Expiration
     facts: leases.Facts | None
     notices: list[NoticeRow]
+    hold: Hold | None
+    """Of one that is held, or could be, as long as it is not over."""
     verdict: Verdict
     terms: lifecycle.Terms
     """Of the verdict."""
@@ -80,12 +88,14 @@ def read(tools: Tools, row: Expiration) -> Case:
         verdict = tools.book.verdict(connection, row, now)
         facts = leases.read(connection, row.lease_id) if row.lease_id else None
         notices = db_api.notices_of(connection, row.server_id)
+        hold = holds.current(connection, row.server_id, now) if row.state in _HOLDABLE else None
     terms = verdict.terms
     assert row.ends_at is not None  # noqa: S101 - every live row has it
     case = Case(
         row=row,
         facts=facts,
         notices=notices,
+        hold=hold,
         verdict=verdict,
         terms=terms,
         plan=lifecycle.agenda(row.ends_at, terms),

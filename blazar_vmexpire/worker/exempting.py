@@ -16,7 +16,7 @@ from blazar_vmexpire.worker.tools import Tools
 LOG = logging.getLogger(__name__)
 
 #: States of a VM that has a lease, and can be let go at once if nothing has to be undone.
-CAN_BE_LET_GO = lifecycle.LIVE | {State.ENDING, State.FAILED}
+CAN_BE_LET_GO = lifecycle.LEASED | {State.ENDING, State.FAILED}
 
 
 class Exempting:

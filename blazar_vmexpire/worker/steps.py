@@ -13,6 +13,7 @@ from oslo_log import log as logging
 from blazar_vmexpire import adoption, leases, lifecycle
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db import holds
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.exceptions import ActionFailed, Braked, ClaimLost, LeaseBusy
@@ -53,6 +54,7 @@ class Steps:
             State.ACTIVE: tending,
             State.NOTICED: tending,
             State.QUARANTINED: tending,
+            State.HELD: tending,
             State.ENDING: Ending(tools, telling, jobs, keeping),
             State.REVIVING: Reviving(tools),
             State.VANISHED: Vanishing(tools),
@@ -243,6 +245,11 @@ class Steps:
                 leases.destroy(connection, [row.lease_id])
             claims.write(connection, row, generation=row.generation + 1)
         self._look(dataclasses.replace(row, generation=row.generation + 1))
+        now = self._tools.clock()
+        with self._tools.database.begin() as connection:
+            if holds.current(connection, row.server_id, now) is not None:
+                # Its clock is to be stopped now, not when it would be looked at next.
+                db_api.poke(connection, [row.server_id], now)
 
     def _rest(self, row: Expiration) -> None:
         """Leave a failed one to the operator; but see whether it is still there."""
@@ -254,7 +261,7 @@ class Steps:
 
     def _not_found(self, row: Expiration, error: errors.NotFound) -> None:
         """Nova, or somebody else, does not know what a step needs: is it the VM that is gone?"""
-        if error.service != "nova" or row.state not in lifecycle.LIVE | {
+        if error.service != "nova" or row.state not in lifecycle.LEASED | {
             State.REVIVING,
             State.FAILED,
             State.EXEMPT,

@@ -169,7 +169,7 @@ class Telling:
         # What a mail about a VM that ended says of its end must not change with the options.
         said = notice.details
         quarantine_at = latest = None
-        if row.ends_at is not None and row.state in lifecycle.LIVE:
+        if row.ends_at is not None and row.state in lifecycle.LEASED:
             quarantine_at = lifecycle.agenda(row.ends_at, terms).quarantine_at
             latest = lifecycle.latest_allowed(row.ends_at, now, row.server_created_at, terms)
         return Notice(

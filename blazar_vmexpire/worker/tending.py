@@ -19,12 +19,14 @@ from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.exceptions import ActionFailed
 from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker import claims, judging, quarantine
 from blazar_vmexpire.worker.case import TELL_OF_THE_END, Case, read
 from blazar_vmexpire.worker.changed_terms import ChangedTerms
 from blazar_vmexpire.worker.ending import begun
+from blazar_vmexpire.worker.holding import Holding
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.pretending import Pretending
@@ -39,7 +41,7 @@ _WHILE_TRIPPED = datetime.timedelta(minutes=5)
 
 
 class Tending:
-    """The step of a VM in state ``active``, ``noticed`` or ``quarantined``."""
+    """The step of a VM in state ``active``, ``noticed``, ``quarantined`` or ``held``."""
 
     def __init__(self, tools: Tools, telling: Telling, jobs: Jobs, keeping: Keeping) -> None:
         self._tools = tools
@@ -48,6 +50,7 @@ class Tending:
         self._keeping = keeping
         self._terms = ChangedTerms(tools, keeping)
         self._pretending = Pretending(tools, keeping)
+        self._holding = Holding(tools, keeping)
 
     def __call__(self, row: Expiration) -> None:
         """Do what there is to do, and give the row back.
@@ -65,6 +68,11 @@ class Tending:
         # Once its end is due a lease may be over; only what Blazar is changing is waited for.
         in_transition = case.facts is not None and case.facts.in_transition
         if (not due or in_transition) and self._keeping.look_after(case):
+            return
+        if self._holding.settle(case):
+            return
+        if case.hold is not None:
+            self._wait(case, case.hold)
             return
         if self._terms.follow(case):
             return
@@ -103,6 +111,14 @@ class Tending:
             return
         with self._tools.database.begin() as connection:
             claims.finish(connection, row, self._next_at(case), attempts=0, last_error=None)
+
+    def _wait(self, case: Case, hold: Hold) -> None:
+        """Leave a VM alone that is held; but tell its owner what has nothing to do with its end."""
+        if self._deliver(case):
+            return
+        dates = [hold.until, *(n.due_at for n in case.notices if n.due_at is not None)]
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, case.row, min(dates), attempts=0, last_error=None)
 
     def _look(self, row: Expiration) -> None:
         """Look at the VM in Nova because something said so: a notification, or a listing.
@@ -154,6 +170,11 @@ class Tending:
                     details=case.tells,
                 )
                 case.notices = db_api.notices_of(connection, row.server_id)
+        return self._deliver(case)
+
+    def _deliver(self, case: Case) -> bool:
+        """Send what is to be said and has not been accepted yet; True when something was sent."""
+        row, now = case.row, case.now
         self._supersede(case)
         for notice in case.notices:
             if notice.due_at is None or notice.due_at > now:

@@ -171,3 +171,15 @@ def test_nothing_is_written_to_the_tables(world: World, plan: Plan) -> None:
     with world.harness.database.begin() as connection:
         after = [len(connection.execute(table.select()).all()) for table in (expirations, history)]
     assert before == after
+
+
+@pytest.mark.databases("sqlite")
+def test_of_one_that_is_held_its_release_comes_next(
+    world: World, plan: Plan, manage: Manage, database_url: str
+) -> None:
+    held = world.adopt()
+    until = f"{world.clock.now() + timedelta(days=90):%Y-%m-%dT%H:%M}"
+    added = manage(database_url, "hold", "add", held, "--until", until, "--reason", "evidence")
+    assert added.returncode == 0, added.stderr
+    found = by_id(plan())[held]
+    assert (found["state"], found["next_step"], found["change"]) == ("held", "release", "")

@@ -52,6 +52,8 @@ EVIDENCE = {
     Event.QUARANTINE: "quarantine_begun",
     Event.END: "end_begun",
     Event.REVIVED: "revived",
+    Event.HOLD: "held",
+    Event.RELEASE: "released",
     Event.EXEMPT: "exempt",
     Event.VANISH: "vanished",
     Event.REAPPEAR: "reappeared",
@@ -98,6 +100,13 @@ class Stage:
     def exclude(self) -> None:
         """Have an operator exclude the VM's project."""
         self.set(excluded_projects=[self.world.alpha])
+
+    def hold(self, server_id: str, days: int = 30) -> None:
+        """Have an administrator stop a VM's clock."""
+        until = f"{self.world.clock.now() + timedelta(days=days):%Y-%m-%dT%H:%M}"
+        arguments = ("--until", until, "--reason", "it is looked into")
+        done = self.manage(self.database_url, "hold", "add", server_id, *arguments)
+        assert done.returncode == 0, done.stderr
 
     def gone(self, server_id: str) -> None:
         """Have the VM deleted in Nova by somebody else, and a notification say so."""
@@ -190,6 +199,14 @@ def reviving(stage: Stage) -> str:
     return server_id
 
 
+@reach(State.HELD)
+def held(stage: Stage) -> str:
+    """An administrator has stopped its clock."""
+    server_id = active(stage)
+    stage.hold(server_id, days=10)
+    return server_id
+
+
 @reach(State.EXEMPT)
 def exempt(stage: Stage) -> str:
     """Its project was excluded."""
@@ -234,6 +251,13 @@ def at_rest_in_quarantine(stage: Stage) -> str:
     vm = stage.world.cloud.compute.vms[server_id]
     vm.locked, vm.vm_state = True, "stopped"
     stage.live_until_end(server_id, days=6)
+    return server_id
+
+
+def reviving_at_rest(stage: Stage) -> str:
+    """It was extended in such a quarantine, a moment ago."""
+    server_id = at_rest_in_quarantine(stage)
+    stage.extend(server_id, days=20)
     return server_id
 
 
@@ -342,6 +366,7 @@ def _(stage: Stage, server_id: str) -> None:
 @scenario(State.VANISHED, Event.EXTEND)
 @scenario(State.REVIVING, Event.EXTEND)
 @scenario(State.FAILED, Event.EXTEND)
+@scenario(State.HELD, Event.EXTEND)
 def _(stage: Stage, server_id: str) -> None:
     stage.extend(server_id)
 
@@ -381,11 +406,29 @@ def _(stage: Stage, server_id: str) -> None:
     stage.live(minutes=1)
 
 
+@scenario(State.ACTIVE, Event.HOLD)
+@scenario(State.NOTICED, Event.HOLD)
+@scenario(State.QUARANTINED, Event.HOLD, at_rest_in_quarantine)
+@scenario(State.ENDING, Event.HOLD, end_begun)
+@scenario(State.REVIVING, Event.HOLD, reviving_at_rest)
+@scenario(State.VANISHED, Event.HOLD)
+@scenario(State.FAILED, Event.HOLD, failed_untouched)
+@scenario(State.HELD, Event.HOLD)
+def _(stage: Stage, server_id: str) -> None:
+    stage.hold(server_id)
+
+
+@scenario(State.HELD, Event.RELEASE)
+def _(stage: Stage, server_id: str) -> None:
+    stage.live(days=10)
+
+
 @scenario(State.ACTIVE, Event.EXEMPT)
 @scenario(State.NOTICED, Event.EXEMPT)
 @scenario(State.QUARANTINED, Event.EXEMPT, at_rest_in_quarantine)
 @scenario(State.ENDING, Event.EXEMPT, end_begun)
 @scenario(State.FAILED, Event.EXEMPT, failed_untouched)
+@scenario(State.HELD, Event.EXEMPT)
 def _(stage: Stage, server_id: str) -> None:
     stage.exclude()
     stage.world.see(server_id)
@@ -398,6 +441,7 @@ def _(stage: Stage, server_id: str) -> None:
 @scenario(State.REVIVING, Event.VANISH)
 @scenario(State.FAILED, Event.VANISH)
 @scenario(State.EXEMPT, Event.VANISH)
+@scenario(State.HELD, Event.VANISH)
 @scenario(State.ENDING, Event.GONE)
 def _(stage: Stage, server_id: str) -> None:
     stage.gone(server_id)

@@ -73,6 +73,7 @@ ANY_TERMS = st.builds(
 ALLOWED: dict[State, dict[Event, State]] = {
     State.SEEN: {Event.ADOPT: State.ACTIVE},
     State.ACTIVE: {
+        Event.HOLD: State.HELD,
         Event.NOTICE: State.NOTICED,
         Event.EXTEND: State.ACTIVE,
         Event.UNDO: State.REVIVING,
@@ -81,6 +82,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.FAIL: State.FAILED,
     },
     State.NOTICED: {
+        Event.HOLD: State.HELD,
         Event.NOTICE: State.NOTICED,
         Event.EXTEND: State.ACTIVE,
         Event.UNDO: State.REVIVING,
@@ -91,6 +93,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.FAIL: State.FAILED,
     },
     State.QUARANTINED: {
+        Event.HOLD: State.REVIVING,
         Event.NOTICE: State.QUARANTINED,
         Event.EXTEND: State.REVIVING,
         Event.UNDO: State.REVIVING,
@@ -100,6 +103,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.FAIL: State.FAILED,
     },
     State.ENDING: {
+        Event.HOLD: State.REVIVING,
         Event.EXTEND: State.REVIVING,
         Event.UNDO: State.REVIVING,
         Event.EXEMPT: State.EXEMPT,
@@ -108,20 +112,30 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.POSTPONE: State.NOTICED,
     },
     State.REVIVING: {
+        Event.HOLD: State.REVIVING,
         Event.EXTEND: State.REVIVING,
         Event.UNDO: State.REVIVING,
         Event.REVIVED: State.ACTIVE,
         Event.VANISH: State.VANISHED,
         Event.FAIL: State.FAILED,
     },
+    State.HELD: {
+        Event.HOLD: State.HELD,
+        Event.RELEASE: State.ACTIVE,
+        Event.EXTEND: State.HELD,
+        Event.EXEMPT: State.EXEMPT,
+        Event.VANISH: State.VANISHED,
+    },
     State.EXEMPT: {Event.ADOPT: State.ACTIVE, Event.VANISH: State.VANISHED},
     State.VANISHED: {
+        Event.HOLD: State.REVIVING,
         Event.EXTEND: State.REVIVING,
         Event.UNDO: State.REVIVING,
         Event.REAPPEAR: State.ACTIVE,
         Event.GONE: State.DELETED,
     },
     State.FAILED: {
+        Event.HOLD: State.REVIVING,
         Event.EXTEND: State.REVIVING,
         Event.UNDO: State.REVIVING,
         Event.EXEMPT: State.EXEMPT,

@@ -81,6 +81,7 @@ def upgrade() -> None:
             sa.Column("author", sa.String(255), nullable=False),
             sa.Column("created_at", _MOMENT, nullable=False),
             sa.Column("until", _MOMENT, nullable=False),
+            sa.Column("ends_at", _MOMENT, nullable=False),
             sa.PrimaryKeyConstraint("server_id", name="pk_vm_expiration_holds"),
             **_MYSQL,
         )
