@@ -110,18 +110,25 @@ class Calendar:
         return self.closed_on(self._local(moment).date())
 
     def open_end(
-        self, end: datetime.datetime, before: datetime.timedelta = datetime.timedelta(0)
+        self,
+        end: datetime.datetime,
+        before: datetime.timedelta = datetime.timedelta(0),
+        earliest: datetime.datetime | None = None,
     ) -> datetime.datetime:
         """Move an end to the first day that will do, at the same local time of day.
 
         :param end: naive UTC; it stays where it is if it will do.
         :param before: how long before the end something is done for which the day has to be open,
             too; zero for nothing.
+        :param earliest: where it moves at least; None for nowhere.
         :raises NoOpenDay: there is none, which :meth:`check` would have said before.
         """
         wall = self._local(end).replace(tzinfo=None)
-        for days in range(_SEARCHED + 1):
+        first = 0 if earliest is None else max((earliest - end) // _DAY, 0)
+        for days in range(first, first + _SEARCHED + 1):
             moved = end if not days else self._utc(wall.replace(fold=0) + days * _DAY)
+            if earliest is not None and moved < earliest:
+                continue
             if not self.closed_at(moved) and not (before and self.closed_at(moved - before)):
                 return moved
         raise NoOpenDay(f"{self} leaves no day after {end:%Y-%m-%d %H:%M} UTC")

@@ -102,7 +102,7 @@ def _declare() -> machines.FiniteMachine:
     allow(Event.UNDO, State.REVIVING, State.ACTIVE, State.NOTICED, *_UNDOABLE)
     allow(Event.QUARANTINE, State.QUARANTINED, State.NOTICED)
     allow(Event.END, State.ENDING, State.NOTICED, State.QUARANTINED)
-    allow(Event.POSTPONE, State.NOTICED, State.ENDING)
+    allow(Event.POSTPONE, State.NOTICED, State.QUARANTINED, State.ENDING)
     allow(Event.REVIVED, State.ACTIVE, State.REVIVING)
     allow(Event.HOLD, State.HELD, State.ACTIVE, State.NOTICED, State.HELD)
     allow(Event.HOLD, State.REVIVING, *_UNDOABLE)
@@ -228,7 +228,26 @@ def first_end(now: Moment, terms: Terms, spread: Duration = _NONE) -> Moment:
 
     :param spread: what is added, for VMs that were there when expiration was switched on.
     """
-    return ceil_minute(now + terms.lease_duration + spread)
+    return open_end(ceil_minute(now + terms.lease_duration + spread), terms)
+
+
+def closed(now: Moment, terms: Terms) -> bool:
+    """Say whether it is a day on which nothing may be begun that an owner would feel."""
+    return terms.calendar is not None and terms.calendar.closed_at(now)
+
+
+def open_end(
+    end: Moment, terms: Terms, *, quarantined: bool = False, earliest: Moment | None = None
+) -> Moment:
+    """Move an end to the next day that is open for it, and for the quarantine before it.
+
+    :param quarantined: the VM is in quarantine already: only the end needs an open day.
+    :param earliest: where it moves at least, if it has to move because something is late.
+    """
+    if terms.calendar is None:
+        return end if earliest is None else max(end, ceil_minute(earliest))
+    before = _NONE if quarantined else terms.quarantine
+    return terms.calendar.open_end(end, before, earliest)
 
 
 def latest_allowed(
@@ -255,12 +274,14 @@ def followed_end(
 
     :param old_term: the ``lease_duration`` that the end follows from.
     """
-    new_end: Moment = ends_at + (terms.lease_duration - old_term)
+    if terms.lease_duration == old_term:
+        return ends_at
+    new_end = open_end(ends_at + (terms.lease_duration - old_term), terms)
     if new_end >= ends_at:
         return new_end
     if quarantined:
         return ends_at
-    return min(ends_at, max(new_end, told_in_time(now, terms)))
+    return min(ends_at, max(new_end, open_end(told_in_time(now, terms), terms)))
 
 
 def earliest_allowed(now: Moment, terms: Terms) -> Moment:

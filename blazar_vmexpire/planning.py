@@ -184,6 +184,10 @@ class Planning:
                     verdict.terms,
                     quarantined=row.state == State.QUARANTINED,
                 )
+            if row.waiting_since is None:
+                ends_at = lifecycle.open_end(
+                    ends_at, verdict.terms, quarantined=row.state == State.QUARANTINED
+                )
             if ends_at != row.ends_at:
                 changes.append(f"end moves from {_date(row.ends_at)} to {_date(ends_at)}")
             if row.on_end_action not in (None, verdict.terms.on_end_action):

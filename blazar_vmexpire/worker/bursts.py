@@ -253,7 +253,8 @@ class Bursts:
         terms = verdict.terms
         plan = lifecycle.agenda(row.ends_at, terms)
         return (
-            lifecycle.needed_end(plan, now, accepted_at, terms) is None
+            not lifecycle.closed(now, terms)
+            and lifecycle.needed_end(plan, now, accepted_at, terms) is None
             and (not terms.quarantine or bool(row.progress.get("quarantine", {}).get("done")))
             and (row.state == State.QUARANTINED or "quarantine" not in row.progress)
         )

@@ -74,8 +74,9 @@ class Ending:
             )
         action = self._tools.actions[notes["action"]]
         if "step" not in notes:
-            if not adoption.settled(server):
-                self._give_back(row, server)
+            busy = None if adoption.settled(server) else server
+            if busy is not None or self._is_closed(row):
+                self._give_back(row, busy)
                 return
             action.check(server)
         outcome, progress = self._jobs.advance(row, server, action, "end", notes)
@@ -93,8 +94,16 @@ class Ending:
                 last_error=wait.problem,
             )
 
-    def _give_back(self, row: Expiration, server: Server) -> None:
-        """Put the end off, of which nothing was done yet: the VM is busy or broken."""
+    def _is_closed(self, row: Expiration) -> bool:
+        now = self._tools.clock()
+        with self._tools.database.begin() as connection:
+            return lifecycle.closed(now, self._tools.book.verdict(connection, row, now).terms)
+
+    def _give_back(self, row: Expiration, busy: Server | None) -> None:
+        """Put the end off, of which nothing was done yet.
+
+        :param busy: the VM, if it is busy or broken; None if the day is closed.
+        """
         case = read(self._tools, row)
         grace = self._tools.conf.vmexpire_worker.blazar_grace
         with self._tools.database.begin() as connection:
@@ -104,7 +113,10 @@ class Ending:
         if row.progress.get("quarantine"):
             state = lifecycle.after(state, Event.QUARANTINE)
         progress = {key: value for key, value in row.progress.items() if key != "end"}
-        self._keeping.put_off_busy(case, server, state=state.value, progress=progress)
+        if busy is None:
+            self._keeping.observe_calendar(case, state=state.value, progress=progress)
+        else:
+            self._keeping.put_off_busy(case, busy, state=state.value, progress=progress)
 
     def _look(self, row: Expiration) -> Server | None:
         try:

@@ -14,6 +14,7 @@ from blazar_vmexpire import adoption, extension, leases, lifecycle
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.case import Case
 from blazar_vmexpire.worker.telling import Telling
@@ -97,6 +98,28 @@ class Keeping:
         """Move the end because more VMs end than the brake's pace allows."""
         self.postpone(case, turn, PACED, waiting_since=case.row.waiting_since or case.row.ends_at)
 
+    def observe_calendar(self, case: Case, **columns: Any) -> None:
+        """Move the end because it, or its quarantine, would come on a closed day.
+
+        It keeps its time of day, and its place among those that wait for their turn.
+
+        :param columns: what else is written to the VM's row.
+        """
+        quarantined = columns.get("state", case.row.state) == State.QUARANTINED
+        ahead = datetime.timedelta(0) if quarantined else case.terms.quarantine
+        self.postpone(
+            case,
+            lifecycle.open_end(
+                case.plan.ends_at,
+                case.terms,
+                quarantined=quarantined,
+                earliest=case.now + ahead,
+            ),
+            f"nothing is done to servers on the closed days of {case.terms.calendar}",
+            waiting_since=case.row.waiting_since,
+            **columns,
+        )
+
     def put_off_busy(self, case: Case, server: Server, **columns: Any) -> None:
         """Move the end of a VM that is busy or broken.
 
@@ -125,12 +148,17 @@ class Keeping:
     ) -> None:
         """Move the end, visibly; a lease that is over already is reopened under its id.
 
+        It moves on to a day that the calendar leaves open; a turn does so when it has come.
+
         :param waiting_since: the end it had when it first had to wait for its turn; None where it
             does not.
         :param notice: the kind of the mail that tells the owner; None: they need not be told.
         :param columns: what else is written to the VM's row.
         """
         row, facts, now = case.row, case.facts, case.now
+        if waiting_since is None:
+            quarantined = columns.get("state", row.state) == State.QUARANTINED
+            new_end = lifecycle.open_end(new_end, case.terms, quarantined=quarantined)
         lease_id = leases.new_lease_id() if facts is None else facts.lease_id
         moved = dataclasses.replace(
             row,

@@ -82,6 +82,10 @@ class Tending:
                 case, new_end, "no notice of its end was accepted by the mail server in time"
             )
             return
+        if _on_closed_day(case):
+            # Before its notices, so that they name the right date.
+            self._keeping.observe_calendar(case)
+            return
         if self._tell(case):
             return
         if row.state == State.ACTIVE and case.accepted:
@@ -263,6 +267,9 @@ class Tending:
 
     def _begin_quarantine(self, case: Case) -> None:
         row, terms = case.row, case.terms
+        if lifecycle.closed(case.now, terms):
+            self._keeping.observe_calendar(case)
+            return
         whole = lifecycle.ceil_minute(case.now + terms.quarantine)
         late = whole > case.plan.ends_at + lifecycle.notice_margin(terms)
         with self._tools.database.begin() as connection:
@@ -289,6 +296,11 @@ class Tending:
         notes = dict(row.progress.get("quarantine", {}))
         if notes.get("done"):
             return False
+        if not notes and lifecycle.closed(case.now, case.terms):
+            # Nothing was done to it while the day was open.
+            state = lifecycle.after(row.state, Event.POSTPONE)
+            self._keeping.observe_calendar(case, state=state.value)
+            return True
         server = self._tools.cloud.nova.get(row.server_id)
         outcome, progress = self._jobs.advance(row, server, quarantine.ACTION, "quarantine", notes)
         if isinstance(outcome, Wait):
@@ -311,6 +323,9 @@ class Tending:
     def _end(self, case: Case) -> None:
         """Close the lease and begin the action at the end, in one transaction."""
         row, now = case.row, case.now
+        if lifecycle.closed(now, case.terms):
+            self._keeping.observe_calendar(case)
+            return
         server = self._settled(case)
         if server is None:
             return
@@ -362,3 +377,15 @@ class Tending:
         dates.append(plan.before_end_at)
         dates.extend(n.due_at for n in case.notices if n.due_at is not None)
         return min((date for date in dates if date > now), default=now + _SOON)
+
+
+def _on_closed_day(case: Case) -> bool:
+    """Say whether the end, or the quarantine that is still to come, is due on a closed day.
+
+    Turns among many that wait may be given out for closed days: they move when they have come.
+    """
+    ends_at = case.plan.ends_at
+    if case.row.waiting_since is not None and case.now < ends_at:
+        return False
+    quarantined = case.row.state == State.QUARANTINED
+    return lifecycle.open_end(ends_at, case.terms, quarantined=quarantined) != ends_at

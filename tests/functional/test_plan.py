@@ -21,6 +21,11 @@ from tests.functional.world import World
 Plan = Callable[..., Done]
 
 GPU = "rules: [{name: gpu, match: {flavor: gpu}, set: {lease_duration: 14d}}]\n"
+WEEKDAYS = """
+rules:
+- name: weekdays
+  set: {calendar: {closed: [fri, sat, sun], time_zone: UTC}}
+"""
 OUT = "rules: [{name: nobody, set: {expire: false}}]\n"
 
 
@@ -66,6 +71,25 @@ def test_it_says_what_is_due_next_and_changes_nothing(world: World, plan: Plan) 
     assert {request.method for request in world.cloud.log[asked:]} <= {"GET", "POST"}
     posts = [request for request in world.cloud.log[asked:] if request.method == "POST"]
     assert all(request.path.endswith("/v3/auth/tokens") for request in posts)
+
+
+def test_it_knows_closed_days(world: World, plan: Plan, tmp_path: pathlib.Path) -> None:
+    server_id = world.adopt()
+    friday = world.row(server_id).ends_at
+    assert friday is not None
+    assert friday.weekday() == 4
+    monday = friday + timedelta(days=3)
+    found = by_id(plan(rules=WEEKDAYS))[server_id]
+    assert found["ends_at"] == f"{monday:%Y-%m-%dT%H:%M:%SZ}"
+    assert f"to {monday:%Y-%m-%d %H:%M} UTC" in found["change"]
+    path = tmp_path / "rules.yaml"
+    path.write_text(WEEKDAYS)
+    tools = world.harness.plugin.tools
+    tools.conf.set_override("rules_file", str(path), RESOURCE_TYPE)
+    world.harness.plugin.service.reload(tools.conf, {})
+    world.harness.work()
+    assert world.row(server_id).ends_at == monday
+    assert world.row(server_id).generation == 0
 
 
 def test_what_it_says_of_a_changed_file_is_what_comes_to_pass(

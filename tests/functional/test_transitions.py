@@ -261,6 +261,18 @@ def reviving_at_rest(stage: Stage) -> str:
     return server_id
 
 
+def quarantine_begun(stage: Stage) -> str:
+    """Its quarantine has begun, and nothing has been done to it yet."""
+    server_id = stage.world.adopt()
+    stage.live_until_end(server_id, days=7, minutes=1)
+    stage.world.clock.advance(minutes=1)
+    for _ in range(10):
+        if stage.world.state(server_id) == State.QUARANTINED:
+            break
+        stage.world.harness.plugin.service.worker.work_off(1)
+    return server_id
+
+
 def imaged(stage: Stage) -> str:
     """An image of it is being made, before its end."""
     stage.set(before_end_action="snapshot")
@@ -398,6 +410,13 @@ def _(stage: Stage, server_id: str) -> None:
 def _(stage: Stage, server_id: str) -> None:
     """Somebody resizes it at that moment."""
     stage.world.cloud.compute.vms[server_id].task_state = "resize_migrating"
+    stage.live(minutes=1)
+
+
+@scenario(State.QUARANTINED, Event.POSTPONE, quarantine_begun)
+def _(stage: Stage, server_id: str) -> None:
+    """The day is closed before anything was done to it."""
+    stage.set(calendar_closed=[f"{stage.world.clock.now():%Y-%m-%d}"])
     stage.live(minutes=1)
 
 

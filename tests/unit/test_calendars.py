@@ -165,6 +165,22 @@ def test_its_quarantine_falls_on_an_open_day_too(
     assert days("sat,sun").open_end(at(end), quarantine) == at(moved)
 
 
+@pytest.mark.parametrize(
+    ("earliest", "moved"),
+    [
+        ("2026-03-05 12:00", "2026-03-06 10:00"),
+        ("2026-03-06 10:00", "2026-03-06 10:00"),
+        ("2026-03-06 10:01", "2026-03-09 10:00"),
+        ("2026-03-07 08:00", "2026-03-09 10:00"),
+        ("2026-03-09 10:01", "2026-03-10 10:00"),
+        ("2029-03-09 10:01", "2029-03-12 10:00"),
+    ],
+)
+def test_what_is_late_moves_on_at_its_own_time_of_day(earliest: str, moved: str) -> None:
+    friday = at("2026-03-06 10:00")
+    assert days("sat,sun").open_end(friday, earliest=at(earliest)) == at(moved)
+
+
 # What holds of all of them
 
 YEAR_DAYS = st.dates(date(2000, 1, 1), date(2000, 12, 31)).map(lambda day: f"{day:%m-%d}")

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blazar_vmexpire import lifecycle
+from blazar_vmexpire.calendars import Calendar
 from blazar_vmexpire.lifecycle import Agenda, Event, State, Terms
 
 NOW = datetime.datetime(2026, 3, 2, 10, 0)
@@ -50,6 +51,8 @@ def durations(least: timedelta, most: timedelta = timedelta(days=400)) -> st.Sea
     whole = st.integers(int(least.total_seconds()), int(most.total_seconds()))
     return whole.map(lambda seconds: timedelta(seconds=seconds))
 
+
+WEEKEND = Calendar.parse(["sat", "sun"], "UTC")
 
 ANY_TERMS = st.builds(
     Terms,
@@ -101,6 +104,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.EXEMPT: State.EXEMPT,
         Event.VANISH: State.VANISHED,
         Event.FAIL: State.FAILED,
+        Event.POSTPONE: State.NOTICED,
     },
     State.ENDING: {
         Event.HOLD: State.REVIVING,
@@ -216,6 +220,37 @@ def test_the_first_end_is_never_short_and_a_whole_minute(
     assert now + terms.lease_duration + spread <= end
     assert end < now + terms.lease_duration + spread + MINUTE
     assert end == lifecycle.floor_minute(end)
+
+
+@given(MOMENTS, ANY_TERMS, durations(timedelta(0)))
+def test_the_first_end_comes_on_an_open_day_and_is_never_short(
+    now: datetime.datetime, terms: Terms, spread: timedelta
+) -> None:
+    without = lifecycle.first_end(now, terms, spread)
+    terms = dataclasses.replace(terms, calendar=WEEKEND)
+    end = lifecycle.first_end(now, terms, spread)
+    assert without <= end <= without + timedelta(days=14)
+    assert not lifecycle.closed(end, terms)
+    plan = lifecycle.agenda(end, terms)
+    assert not lifecycle.closed(plan.disruption_at, terms)
+
+
+@given(WHOLE_MINUTES, ANY_TERMS, MOMENTS, st.booleans(), st.none() | st.just(WEEKEND))
+def test_an_end_that_is_late_moves_no_less_than_it_has_to(
+    end: datetime.datetime,
+    terms: Terms,
+    earliest: datetime.datetime,
+    quarantined: bool,
+    calendar: Calendar | None,
+) -> None:
+    terms = dataclasses.replace(terms, calendar=calendar)
+    moved = lifecycle.open_end(end, terms, quarantined=quarantined, earliest=earliest)
+    assert max(end, earliest) <= moved
+    assert not lifecycle.closed(moved, terms)
+    if calendar is None:
+        assert moved == max(end, lifecycle.ceil_minute(earliest))
+    elif terms.quarantine and not quarantined:
+        assert not lifecycle.closed(moved - terms.quarantine, terms)
 
 
 @given(st.uuids())
