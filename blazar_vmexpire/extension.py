@@ -24,6 +24,7 @@ from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.exceptions import LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State, Terms
+from blazar_vmexpire.notices import words
 
 #: How long Blazar is given to write the date it asked about, before the lease is looked at.
 _SETTLE = datetime.timedelta(seconds=2)
@@ -68,6 +69,32 @@ class Caller:
     is_admin: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How far the owner of a VM may move its end at a moment."""
+
+    latest: datetime.datetime
+    """Never before the end it has; that one, if they may not extend at all."""
+    opens_at: datetime.datetime | None = None
+    """From when on they may extend, if that is yet to come."""
+    used_up: bool = False
+    """Whether they have extended as often as they may."""
+
+
+def room(row: Expiration, terms: Terms, now: datetime.datetime) -> Room:
+    """Say how far the owner of a VM may move its end.
+
+    :param row: of a VM that has an end.
+    """
+    assert row.ends_at is not None  # noqa: S101 - the caller's to see to
+    if _used_up(row, terms):
+        return Room(latest=row.ends_at, used_up=True)
+    opens_at = _opens_at(row, row.ends_at, terms, now)
+    if opens_at is not None:
+        return Room(latest=row.ends_at, opens_at=opens_at)
+    return Room(latest=_latest(row, row.ends_at, terms, now)[0])
+
+
 def parse_date(text: str) -> datetime.datetime:
     """Read an end that somebody wrote, as Blazar's API takes it or in ISO 8601.
 
@@ -108,7 +135,7 @@ def move_end(
         state.
     :raises NotFound: there is no such VM.
     :raises NotAllowed: past the latest or before the earliest allowed date.
-    :raises Conflict: the VM is being deleted, or has no lease.
+    :raises Conflict: the VM is being deleted, has no lease, or may not be extended now.
     """
     row, old_end = _movable(connection, server_id)
     if new_end == old_end:
@@ -150,7 +177,8 @@ def extend(
     :returns: the row as it is now.
     :raises NotFound: there is no such VM.
     :raises NotAllowed: past the latest or before the earliest allowed date, or past already.
-    :raises Conflict: the VM is being deleted, has no lease, or has no room left for an extension.
+    :raises Conflict: the VM is being deleted, has no lease, may not be extended now, or has no room
+        left for an extension.
     """
     row, old_end = _movable(connection, server_id)
     latest, rule = _latest(row, old_end, terms, now)
@@ -256,13 +284,14 @@ def _move(
     progress: Mapping[str, Any],
 ) -> Expiration:
     """Write the new end to the row that is held, and to the VM's history."""
+    extended = new_end > old_end and not caller.is_admin
     state = lifecycle.after(row.state, Event.UNDO if begun(row) else Event.EXTEND)
     moved = dataclasses.replace(
         row,
         ends_at=new_end,
         state=state.value,
         generation=row.generation + 1,
-        extensions=row.extensions + (1 if new_end > old_end else 0),
+        extensions=row.extensions + (1 if extended else 0),
         attempts=0,
         last_error=None,
         next_at=next_at,
@@ -384,6 +413,8 @@ def _check(
         )
     if caller.is_admin:
         return
+    if new_end > old_end:
+        _check_limits(row, old_end, terms, now)
     latest, rule = _latest(row, old_end, terms, now)
     if new_end > latest:
         raise NotAllowed(
@@ -398,4 +429,41 @@ def _check(
             f" {format_duration(terms.minimum_notice)}"
             + (f" + quarantine {format_duration(terms.quarantine)}" if terms.quarantine else "")
             + ")"
+        )
+
+
+def _used_up(row: Expiration, terms: Terms) -> bool:
+    return 0 < terms.max_extensions <= row.extensions
+
+
+def _opens_at(
+    row: Expiration, old_end: datetime.datetime, terms: Terms, now: datetime.datetime
+) -> datetime.datetime | None:
+    """Say from when on an owner may extend; None for now."""
+    opens_at = lifecycle.window_opens_at(old_end, terms)
+    if opens_at is None or opens_at <= now or not _is_theirs(row):
+        # What was done to a VM can be undone at any time.
+        return None
+    return opens_at
+
+
+def _check_limits(
+    row: Expiration, old_end: datetime.datetime, terms: Terms, now: datetime.datetime
+) -> None:
+    """See that an owner may extend now, to whatever date.
+
+    :raises Conflict: they may not.
+    """
+    if _used_up(row, terms):
+        raise Conflict(
+            f"server {row.server_id} has been extended {words.times(row.extensions)}, as often as"
+            f" max_extensions ({terms.max_extensions}) allows: only an administrator can extend it"
+            " further"
+        )
+    opens_at = _opens_at(row, old_end, terms, now)
+    if opens_at is not None:
+        raise Conflict(
+            f"server {row.server_id} cannot be extended before {opens_at:%Y-%m-%d %H:%M} UTC,"
+            f" {words.in_words(opens_at - now)}: that is extension_window"
+            f" {format_duration(terms.extension_window)} before its end"
         )

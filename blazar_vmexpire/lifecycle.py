@@ -284,6 +284,11 @@ def followed_end(
     return min(ends_at, max(new_end, open_end(told_in_time(now, terms), terms)))
 
 
+def window_opens_at(ends_at: Moment, terms: Terms) -> Moment | None:
+    """Say from when on an owner may extend; None for at any time."""
+    return ceil_minute(ends_at - terms.extension_window) if terms.extension_window else None
+
+
 def earliest_allowed(now: Moment, terms: Terms) -> Moment:
     """Say the earliest end that an owner may shorten to: one whose notice still fits."""
     return ceil_minute(now + terms.shortest_lease)
@@ -344,7 +349,11 @@ def _reminders(terms: Terms) -> tuple[tuple[str, Duration], ...]:
     # However late the operator wants the first notice, minimum_notice has to fit before anything
     # is done, with time for a second try of the mail.
     first = max(terms.first_notice, terms.shortest_lease + notice_margin(terms))
-    offsets = sorted({first, *(r for r in terms.reminders if r < first)}, reverse=True)
+    wanted = {first, *(r for r in terms.reminders if r < first)}
+    if terms.extension_window and terms.extension_window < min(wanted):
+        # One of them has to come while its reader can still extend.
+        wanted.add(terms.extension_window)
+    offsets = sorted(wanted, reverse=True)
     return tuple((f"reminder/{format_duration(offset)}", offset) for offset in offsets)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from blazar_vmexpire import lifecycle
+from blazar_vmexpire import extension, lifecycle
 from blazar_vmexpire.db.api import Expiration
 
 
@@ -16,13 +16,11 @@ def vm_expiration(
     """Show one VM's expiration.
 
     Dates are ISO 8601 in UTC, with a Z. ``latest_allowed_end`` is where its owner could move the
-    end at this moment; None for a VM that has no end.
+    end at this moment: to the end that it has, if they may not extend now, be it that they have
+    done so as often as they may, be it that ``extendable_from`` is yet to come. Both are None for a
+    VM that has no end.
     """
-    latest = (
-        None
-        if row.ends_at is None
-        else lifecycle.latest_allowed(row.ends_at, now, row.server_created_at, terms)
-    )
+    room = None if row.ends_at is None else extension.room(row, terms, now)
     return {
         "server_id": row.server_id,
         "server_name": row.server_name,
@@ -31,7 +29,8 @@ def vm_expiration(
         "lease_id": row.lease_id,
         "state": row.state,
         "ends_at": _date(row.ends_at),
-        "latest_allowed_end": _date(latest),
+        "latest_allowed_end": _date(room.latest if room else None),
+        "extendable_from": _date(room.opens_at if room else None),
         "extensions": row.extensions,
         "generation": row.generation,
     }

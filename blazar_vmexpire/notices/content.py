@@ -101,9 +101,13 @@ class Notice:
     reason: str | None
     #: The latest end that the owner may choose now; None where that is not known.
     latest_allowed: datetime.datetime | None
+    #: From when on the owner may extend, where that is yet to come.
+    extendable_from: datetime.datetime | None
+    #: How often the owner has extended, where that is as often as they may.
+    extensions_used: int | None
 
     def __post_init__(self) -> None:
-        for name in ("ends_at", "now", "quarantine_at", "latest_allowed"):
+        for name in ("ends_at", "now", "quarantine_at", "latest_allowed", "extendable_from"):
             date = getattr(self, name)
             if date is not None and date.tzinfo is not None:
                 raise ValueError(f"{name} {date} has a time zone: give naive UTC")

@@ -64,7 +64,7 @@ class Renderer:
     In a template the fields of :class:`Notice` are there by name, its texts made harmless by
     :func:`words.one_line`, ``kind`` without its suffix; beside them ``extend_command`` (None where
     the recipient cannot move the end), ``away(date)`` ("in 9 days and 4 hours") and the filters
-    ``utc``, ``cut(length)`` and ``paragraph``. Several empty lines in a row become one.
+    ``utc``, ``times``, ``cut(length)`` and ``paragraph``. Several empty lines in a row become one.
 
     :param template_path: directories that are searched before the built-in templates.
     :param dry_run: whether every text says that nothing is done.
@@ -164,7 +164,9 @@ def _environment(path: tuple[pathlib.Path, ...]) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(utc=words.utc, cut=words.one_line, paragraph=words.paragraph)
+    environment.filters.update(
+        utc=words.utc, times=words.times, cut=words.one_line, paragraph=words.paragraph
+    )
     return environment
 
 
@@ -267,6 +269,8 @@ def _alarm_context(alarm: Alarm) -> dict[str, Any]:
 def _extend_command(notice: Notice) -> str | None:
     """Give the command that moves the end as far as is allowed; None where it cannot be moved."""
     if notice.lease_id is None or notice.latest_allowed is None:
+        return None
+    if notice.extendable_from is not None or notice.extensions_used is not None:
         return None
     date = notice.latest_allowed.replace(second=0, microsecond=0)
     if notice.ends_at is not None and date <= notice.ends_at:

@@ -29,6 +29,8 @@ REMINDER = Notice(
     image_name=None,
     reason=None,
     latest_allowed=_NOW + 30 * _DAY,
+    extendable_from=None,
+    extensions_used=None,
 )
 
 
@@ -63,6 +65,9 @@ def every_kind() -> list[Notice]:
                 image_id="1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
                 image_name="web-1 2026-12-20",
                 reason="the VM was in the middle of a task",
+                latest_allowed=usual.ends_at,
+                extendable_from=_NOW + 2 * _DAY,
+                extensions_used=3,
             ),
             dataclasses.replace(
                 usual,

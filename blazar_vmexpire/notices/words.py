@@ -100,6 +100,11 @@ def length_in_words(length: datetime.timedelta) -> str:
     )
 
 
+def times(count: int) -> str:
+    """Say how often: "once", "3 times"."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def in_words(distance: datetime.timedelta) -> str:
     """Say how far away a moment is: "in 9 days and 4 hours", "now", "2 hours ago".
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable
+from typing import Any
 
 from oslo_db import exception as oslo_db_exception
 from oslo_log import log as logging
@@ -226,7 +227,8 @@ class Steps:
         server = self._tools.cloud.nova.get(row.server_id)
         newcomer = judging.newcomer(self._tools, row, server)
         if newcomer.verdict.expires:
-            self._take_in_again(row)
+            # Whatever was extended before counts no more; not so for one that was restored.
+            self._take_in_again(row, extensions=0)
             return
         with self._tools.database.begin() as connection:
             claims.finish(
@@ -238,12 +240,15 @@ class Steps:
                 **adoption.judged(newcomer.verdict),
             )
 
-    def _take_in_again(self, row: Expiration) -> None:
-        """Begin anew: with another generation, so that old notices count for nothing."""
+    def _take_in_again(self, row: Expiration, **columns: Any) -> None:
+        """Begin anew: with another generation, so that old notices count for nothing.
+
+        :param columns: what else is written to the VM's row.
+        """
         with self._tools.database.begin() as connection:
             if row.lease_id is not None:
                 leases.destroy(connection, [row.lease_id])
-            claims.write(connection, row, generation=row.generation + 1)
+            claims.write(connection, row, generation=row.generation + 1, **columns)
         self._look(dataclasses.replace(row, generation=row.generation + 1))
         now = self._tools.clock()
         with self._tools.database.begin() as connection:

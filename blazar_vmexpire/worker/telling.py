@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from oslo_log import log as logging
 
-from blazar_vmexpire import RESOURCE_TYPE, lifecycle
+from blazar_vmexpire import RESOURCE_TYPE, extension, lifecycle
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
@@ -168,10 +168,10 @@ class Telling:
             terms = tools.book.verdict(connection, row, now).terms
         # What a mail about a VM that ended says of its end must not change with the options.
         said = notice.details
-        quarantine_at = latest = None
+        quarantine_at = room = None
         if row.ends_at is not None and row.state in lifecycle.LEASED:
             quarantine_at = lifecycle.agenda(row.ends_at, terms).quarantine_at
-            latest = lifecycle.latest_allowed(row.ends_at, now, row.server_created_at, terms)
+            room = extension.room(row, terms, now)
         return Notice(
             kind=notice.kind,
             server_id=row.server_id,
@@ -188,7 +188,9 @@ class Telling:
             image_id=said.get("image_id"),
             image_name=said.get("image_name"),
             reason=said.get("reason"),
-            latest_allowed=latest,
+            latest_allowed=room.latest if room else None,
+            extendable_from=room.opens_at if room else None,
+            extensions_used=row.extensions if room and room.used_up else None,
         )
 
     def _project_name(self, row: Expiration) -> str:

@@ -173,6 +173,7 @@ def test_from_every_state_the_vm_is_its_owners_again(
             "state": "active" if now_theirs else "reviving",
             "ends_at": shown(new_end),
             "latest_allowed_end": shown(max(new_end, latest(world))),
+            "extendable_from": None,
             "extensions": before.extensions + (1 if new_end > end_of_row(before) else 0),
             "generation": before.generation + 1,
         }
