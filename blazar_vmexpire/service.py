@@ -12,18 +12,20 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import timeutils
 
-from blazar_vmexpire import RESOURCE_TYPE, terms
+from blazar_vmexpire import RESOURCE_TYPE, labels, terms
 from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.intake import notifications
 from blazar_vmexpire.intake.notifications import Listening
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
+from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.rules import RulesError
-from blazar_vmexpire.worker import auditing, pretending, reviewing
+from blazar_vmexpire.worker import auditing, pretending, reviewing, showing
 from blazar_vmexpire.worker.bursts import Bursts
 from blazar_vmexpire.worker.claims import Chore, hasten
 from blazar_vmexpire.worker.service import Duty, Worker
+from blazar_vmexpire.worker.showing import Showing
 from blazar_vmexpire.worker.tools import Tools, assemble
 from blazar_vmexpire.worker.watching import Watching
 
@@ -36,6 +38,7 @@ THOROUGH_AUDIT = "thorough audit"
 BURSTS = "bursts"
 BRAKE = "brake"
 TERMS = "terms"
+SHOWING = "showing"
 
 #: How often it is looked whether many ends come together.
 _BURSTS_INTERVAL = datetime.timedelta(seconds=10)
@@ -55,6 +58,7 @@ def prepare(
         usable = actions.usable(tools.actions)
         terms.check(conf, *usable)
         tools.book.load(*usable)
+        labels.check(conf)
         notifications.check(conf)
         migration.require_current(tools.database)
     except (ValueError, RuntimeError, migration.MigrationError) as error:
@@ -101,6 +105,7 @@ class Service:
         options = tools.conf.vmexpire_worker
 
         watching = Watching(tools)
+        shower = Showing(tools)
 
         def duty(name: str, interval: datetime.timedelta, work: Callable[[Chore], object]) -> Duty:
             return Duty(
@@ -123,6 +128,7 @@ class Service:
             ),
             duty(BURSTS, _BURSTS_INTERVAL, lambda chore: Bursts(tools, chore.renew).run()),
             duty(BRAKE, _BRAKE_INTERVAL, lambda chore: watching.run()),
+            duty(SHOWING, showing.INTERVAL, lambda chore: shower.run()),
         ]
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))
@@ -165,7 +171,10 @@ class Service:
         self.worker.start()
         if self.tools.conf.vmexpire_intake.notifications:
             endpoint = notifications.Endpoint(
-                self.tools.database, self.tools.clock, self.worker.wake
+                self.tools.database,
+                self.tools.clock,
+                self.worker.wake,
+                Labels.of(self.tools.conf),
             )
             self._listening = Listening(
                 lambda: notifications.make_listener(self.tools.conf, endpoint)

@@ -20,6 +20,7 @@ from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.projects import ProjectFacts
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.exclusions import Exclusion, Exclusions
+from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.lifecycle import Terms
 from blazar_vmexpire.rules import Rules, Subject
 from blazar_vmexpire.sense import misfits
@@ -84,7 +85,7 @@ class TermsBook:
     @property
     def own_metadata(self) -> tuple[str, ...]:
         """Keys of a VM's metadata that we write: no terms depend on them."""
-        return ()
+        return Labels.of(self._conf).keys
 
     @property
     def rules_count(self) -> int:

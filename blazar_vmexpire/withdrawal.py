@@ -42,6 +42,8 @@ class Survey:
     """VMs that we stopped."""
     going: list[Expiration] = dataclasses.field(default_factory=list)
     """VMs whose deletion Nova has been asked for: that cannot be taken back."""
+    labelled: int = 0
+    """VMs whose metadata tell their end, or may."""
 
 
 class Withdrawal:
@@ -60,6 +62,7 @@ class Withdrawal:
         found = Survey()
         with self._database.begin() as connection:
             found.leases = leases.count(connection)
+        found.labelled = self.labelled()
         for row in self.held():
             undo = row.progress.get("undo", {})
             if row.progress.get("irreversible"):
@@ -77,6 +80,23 @@ class Withdrawal:
         """Yield the VMs that are not let go of yet."""
         for page in db_api.pages(self._database, _HELD, _PAGE):
             yield from page
+
+    def labelled(self) -> int:
+        """Count the VMs whose metadata tell their end, or may."""
+        x = expirations.c
+        with self._database.begin() as connection:
+            return (
+                connection.scalar(
+                    sa.select(sa.func.count())
+                    .select_from(expirations)
+                    .where(
+                        x.state.not_in((State.VANISHED, State.DELETED)),
+                        sa.not_(db_api.IRREVERSIBLE),
+                        sa.or_(x.shown_end.is_not(None), x.show_after.is_not(None)),
+                    )
+                )
+                or 0
+            )
 
     def let_go(self, report: Callable[[int], None]) -> int:
         """Let go of VMs to which nothing was done, and remove their leases.

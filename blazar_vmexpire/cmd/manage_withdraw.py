@@ -24,8 +24,10 @@ from blazar_vmexpire.cmd.manage_base import (
 )
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.withdrawal import Survey, Withdrawal
+from blazar_vmexpire.worker import showing
 from blazar_vmexpire.worker.service import Worker
-from blazar_vmexpire.worker.tools import assemble
+from blazar_vmexpire.worker.showing import Showing
+from blazar_vmexpire.worker.tools import Tools, assemble
 
 #: Between two looks at what is left, in seconds.
 _PAUSE = 0.5
@@ -38,8 +40,9 @@ def add_commands(commands: Commands[Any]) -> None:
     withdraw = commands.add_parser(
         "withdraw",
         help="let go of every VM and remove all leases of VMs; without --yes only say what it does",
-        description="Unlock what was locked, start what was stopped, and remove all leases of VMs"
-        " from Blazar's tables, so that the plug-in can be taken out. The history stays."
+        description="Unlock what was locked, start what was stopped, remove all leases of VMs"
+        " from Blazar's tables, and what was written to the VMs' metadata, so that the plug-in can"
+        " be taken out. The history stays."
         f" [{RESOURCE_TYPE}] scope must be none, in the configuration of every blazar-manager that"
         " runs: one that still has 'all' would take the VMs in again.",
     )
@@ -50,6 +53,12 @@ def add_commands(commands: Commands[Any]) -> None:
         type=duration,
         default="10m",
         help="how long to wait for VMs that have to be unlocked or started (default: 10m)",
+    )
+    withdraw.add_argument(
+        "--keep-metadata",
+        action="store_true",
+        help="leave the VMs' metadata as they are: to remove them takes two requests to Nova for"
+        " each VM, at the pace that [vmexpire_metadata] per_second allows",
     )
     withdraw.set_defaults(run=_withdraw)
 
@@ -78,14 +87,22 @@ def _withdraw(conf: cfg.ConfigOpts, arguments: Any) -> None:
             left = _give_back(conf, withdrawal, arguments.wait.total_seconds(), progress)
         swept = withdrawal.sweep(lambda number: progress.show(f"{number} leases removed"))
         print(f"Done: {done} VMs let go at once, {swept} leases beside theirs removed.")
+        kept = 0 if arguments.keep_metadata else _remove_metadata(conf, withdrawal, progress)
     if left:
         raise CommandError(_what_is_left(left))
+    if kept:
+        raise CommandError(
+            f"the metadata of {kept} VMs could not be removed yet, because Nova does not take a"
+            " change in the state that they are in, or did not answer; run it again later, or with"
+            " --keep-metadata"
+        )
     _say_what_to_do_next(conf)
 
 
 def _preview(survey: Survey) -> None:
     print(f"Leases of VMs to be removed: {survey.leases}")
     print(f"VMs of which only the lease is removed: {survey.untouched}")
+    print(f"VMs whose metadata tell their end, which is removed: {survey.labelled}")
     for title, rows in (
         ("VMs to be unlocked", survey.unlock),
         ("VMs to be started", survey.start),
@@ -100,10 +117,7 @@ def _give_back(
     conf: cfg.ConfigOpts, withdrawal: Withdrawal, seconds: float, progress: Progress
 ) -> list[Expiration]:
     """Work until nothing is held any more, or time is up; return what still is."""
-    try:
-        tools = assemble(conf)
-    except (ksa_exceptions.ClientException, RuntimeError) as error:
-        raise CommandError(f"the cloud cannot be reached: {error}") from error
+    tools = _assemble(conf)
     worker = Worker(tools)
     worker.start()
     until = time.monotonic() + seconds
@@ -115,6 +129,35 @@ def _give_back(
         worker.stop()
         tools.database.engine.dispose()
     return left
+
+
+def _remove_metadata(conf: cfg.ConfigOpts, withdrawal: Withdrawal, progress: Progress) -> int:
+    """Remove what was written to the metadata of VMs; say of how many that was not possible."""
+    found = left = withdrawal.labelled()
+    if not found:
+        return 0
+    tools = _assemble(conf)
+    try:
+        shower = Showing(tools)
+        while left:
+            again_at = time.monotonic() + showing.INTERVAL.total_seconds()
+            tried = shower.run()
+            before, left = left, withdrawal.labelled()
+            # Managers that still run remove some, too: then it goes on without us.
+            if not left or (not tried and left == before):
+                break
+            progress.show(f"{found - left} of {found} VMs' metadata removed")
+            time.sleep(max(0.0, again_at - time.monotonic()))
+    finally:
+        tools.database.engine.dispose()
+    return left
+
+
+def _assemble(conf: cfg.ConfigOpts) -> Tools:
+    try:
+        return assemble(conf)
+    except (ksa_exceptions.ClientException, RuntimeError) as error:
+        raise CommandError(f"the cloud cannot be reached: {error}") from error
 
 
 def _what_is_left(left: Sequence[Expiration]) -> str:

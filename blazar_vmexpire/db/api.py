@@ -94,6 +94,10 @@ class NoticeRow:
         return cls(**columns)
 
 
+#: Whether what cannot be undone was asked of Nova for a VM: as :func:`as_json` writes ``progress``.
+IRREVERSIBLE = expirations.c.progress.contains('"irreversible": true')
+
+
 def as_json(value: Mapping[str, Any]) -> str:
     """Write a JSON column: dates as ISO 8601, ASCII only (whatever the column's charset is)."""
     return json.dumps(value, default=_plain, sort_keys=True)

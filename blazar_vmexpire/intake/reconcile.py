@@ -28,6 +28,7 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db import projects
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.db.models import expirations
+from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.subjects import Facts
 from blazar_vmexpire.terms import Session
@@ -80,6 +81,7 @@ class Reconciliation:
         self._spread = datetime.timedelta(0)
         self._service_project_id = ""
         self._session: Session
+        self._labels = Labels.of(tools.conf)
 
     def run(self, *, first: bool) -> Result:
         """Do it.
@@ -125,7 +127,9 @@ class Reconciliation:
             row = known.get(raw["id"])
             if row is None:
                 self._sort_in(raw, new, result)
-            elif _needs_a_look(raw, row):
+            elif _needs_a_look(raw, row) or (
+                row.state in lifecycle.LEASED and self._labels.edited(raw.get("metadata"), row)
+            ):
                 wake.append(raw["id"])
             elif row.state in _FOLLOWED and raw.get("status") != "UNKNOWN":
                 self._compare(raw, row, other)
@@ -175,7 +179,7 @@ class Reconciliation:
     def _compare(self, raw: dict[str, Any], row: Any, other: dict[str, Facts]) -> None:
         """Note what Nova shows of a known VM, if terms depend on it and it has changed."""
         try:
-            facts = subjects.facts_of(raw, self._tools.book.own_metadata)
+            facts = subjects.facts_of(raw, self._labels.keys)
         except (LookupError, TypeError, AttributeError) as error:
             LOG.error("Server %s is listed with something missing: %r", raw["id"], error)
             return
@@ -186,9 +190,16 @@ class Reconciliation:
         x = expirations.c
         with self._tools.database.begin() as connection:
             rows = connection.execute(
-                sa.select(x.server_id, x.state, x.project_id, x.user_id, x.facts_digest).where(
-                    x.server_id.in_(server_ids)
-                )
+                sa.select(
+                    x.server_id,
+                    x.state,
+                    x.project_id,
+                    x.user_id,
+                    x.facts_digest,
+                    x.shown_end,
+                    x.shown_state,
+                    x.show_after,
+                ).where(x.server_id.in_(server_ids))
             ).all()
         return {row[0]: row for row in rows}
 

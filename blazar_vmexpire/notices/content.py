@@ -22,6 +22,8 @@ class Kind(enum.StrEnum):
     EARLIER = "earlier"
     #: The lease was deleted or damaged and has been put back.
     RESTORED = "restored"
+    #: The end in the VM's metadata was edited, which was not allowed, and has been put back.
+    PUT_BACK = "put_back"
     #: What was announced has happened.
     ENDED = "ended"
 

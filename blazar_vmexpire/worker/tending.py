@@ -25,6 +25,7 @@ from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker import claims, judging, quarantine
 from blazar_vmexpire.worker.case import TELL_OF_THE_END, Case, read
 from blazar_vmexpire.worker.changed_terms import ChangedTerms
+from blazar_vmexpire.worker.edits import Edits
 from blazar_vmexpire.worker.ending import begun
 from blazar_vmexpire.worker.holding import Holding
 from blazar_vmexpire.worker.jobs import Jobs
@@ -51,6 +52,7 @@ class Tending:
         self._terms = ChangedTerms(tools, keeping)
         self._pretending = Pretending(tools, keeping)
         self._holding = Holding(tools, keeping)
+        self._edits = Edits(tools, telling)
 
     def __call__(self, row: Expiration) -> None:
         """Do what there is to do, and give the row back.
@@ -143,6 +145,7 @@ class Tending:
                 project_id=server.project_id,
                 user_id=server.user_id,
             )
+            self._edits.take(connection, row, server.metadata)
 
     def _get(self, row: Expiration) -> Server:
         """Get the VM from Nova; one that is deleted and could be restored counts as gone.

@@ -97,6 +97,7 @@ class Compute:
     :ivar reads: how many reads of a server see it in transition (``powering-off``, ``deleting``)
     :ivar max_limit: most servers on a page, whatever was asked for
     :ivar down_cells: names of the cells that Nova cannot reach
+    :ivar metadata_items: most metadata of a server (the quota of the same name)
     :ivar soft_delete: whether a deleted server stays, ``SOFT_DELETED`` (reclaim_instance_interval)
     """
 
@@ -109,6 +110,7 @@ class Compute:
         self.reads = 1
         self.max_limit = 1000
         self.down_cells: set[str] = set()
+        self.metadata_items = 128
         self.soft_delete = False
 
     def add(self, **attributes: Any) -> str:
@@ -147,7 +149,8 @@ class Compute:
             return self._list(request, None if admin else token["project"]["id"])
         if parts == ["os-services"]:
             return self._services()
-        if parts[0] != "servers" or not 2 <= len(parts) <= 3:
+        most = 4 if parts[2:3] == ["metadata"] else 3
+        if parts[0] != "servers" or not 2 <= len(parts) <= most:
             return error(404, "The resource could not be found.")
         vm = self.vms.get(parts[1])
         if vm is None or not (admin or vm.project_id == token["project"]["id"]):
@@ -162,6 +165,8 @@ class Compute:
             return error(500, "Unexpected API Error. Please report this.")
         if vm.locked and not admin:
             return error(409, f"Instance {vm.id} is locked")
+        if parts[2:3] == ["metadata"]:
+            return self._metadata(vm, parts[3:], request)
         if request.method == "DELETE":
             return self._delete(vm)
         ((action, arguments),) = request.body.items()
@@ -175,6 +180,23 @@ class Compute:
         if do is None:
             return error(400, f"There is no such action: {action}")
         return do(vm, arguments, token)
+
+    def _metadata(self, vm: Vm, keys: list[str], request: wire.Request) -> wire.Response:
+        """Write some of a server's metadata, or delete one, as nova/compute/api.py allows it."""
+        action = "delete_instance_metadata" if keys else "update_instance_metadata"
+        if (request.method, bool(keys)) not in (("POST", False), ("DELETE", True)):
+            return error(405, "The method is not allowed for this resource.")
+        if keys and urllib.parse.unquote(keys[0]) not in vm.metadata:
+            return error(404, "Metadata item was not found")
+        self._demand(vm, action, "active", "paused", "suspended", "stopped")
+        if keys:
+            del vm.metadata[urllib.parse.unquote(keys[0])]
+            return wire.Response(204)
+        merged = vm.metadata | request.body["metadata"]
+        if len(merged) > self.metadata_items:
+            return error(403, f"Maximum number of metadata items exceeds {self.metadata_items}")
+        vm.metadata = merged
+        return wire.Response(200, {"metadata": merged})
 
     def _stop(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
         self._demand(vm, "stop", "active", "error")

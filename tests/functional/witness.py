@@ -93,6 +93,8 @@ def _what(request: wire.Request) -> str | None:
     """Say what a request would do to a VM; None: nothing that its owner would feel."""
     if not request.path.startswith("/compute/v2.1/servers/"):
         return None
+    if "/metadata" in request.path:
+        return None
     if request.method == "DELETE":
         return "delete"
     if request.method != "POST":
