@@ -7,7 +7,7 @@ holds whatever their number is, and a brake that has tripped stops the next dele
 
 Two things are counted: *ends* that are begun (the lease is closed, the VM is locked and stopped),
 so that those who have to wait do so with a live lease; and *deletions*, the calls that cannot be
-undone, whatever led to them.
+undone, whatever led to them. A shelving is paced, and counted, as a deletion is.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _NEXT_TRY = datetime.timedelta(minutes=5)
 #: How soon a deletion that the tripped brake has stopped asks again.
 _ASK_AGAIN = datetime.timedelta(minutes=1)
 
-#: States of VMs that have no lease, or are gone: they are not among those that could go.
-_OUTSIDE = (State.SEEN, State.DELETED, State.EXEMPT)
+#: States of VMs that have no lease, or that are gone or kept: they are not among those that could
+#: go.
+_OUTSIDE = (State.SEEN, State.ENDED, State.DELETED, State.EXEMPT)
 
 #: States in which a VM's end can come.
 ENDABLE = (State.NOTICED.value, State.QUARANTINED.value)
@@ -172,7 +173,7 @@ class Brake:
     def begin_deletion(
         self, connection: sa.Connection, server_id: str, now: datetime.datetime, *, repeated: bool
     ) -> None:
-        """Count a deletion that is about to be asked of Nova.
+        """Count a deletion, or a shelving, that is about to be asked of Nova.
 
         :param repeated: it was asked before, and is asked again in case that was lost.
         :raises Braked: it must not be asked now.

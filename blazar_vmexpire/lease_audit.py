@@ -34,7 +34,7 @@ _LIVE = expirations.c.state.in_(sorted(lifecycle.LEASED))
 def over(now: datetime.datetime) -> sa.ColumnElement[bool]:
     """VMs whose lease is over for good, unless its owner has the VM back."""
     x = expirations.c
-    return x.state.in_([State.ENDING.value, State.DELETED.value]) | (
+    return x.state.in_([State.ENDING.value, State.ENDED.value, State.DELETED.value]) | (
         (x.state == State.FAILED.value) & (x.ends_at <= now)
     )
 

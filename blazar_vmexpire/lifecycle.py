@@ -39,6 +39,8 @@ class State(enum.StrEnum):
     """Locked and stopped, waiting for its end or its owner."""
     ENDING = "ending"
     """Its lease is over; the action at the end is under way."""
+    ENDED = "ended"
+    """Its lease is over, and it is kept: shelved, or stopped."""
     REVIVING = "reviving"
     """Extended after something was begun: that is being undone."""
     HELD = "held"
@@ -62,12 +64,14 @@ class Event(enum.StrEnum):
     UNDO = "undo"
     QUARANTINE = "quarantine"
     END = "end"
+    KEPT = "kept"
     REVIVED = "revived"
     HOLD = "hold"
     RELEASE = "release"
     EXEMPT = "exempt"
     VANISH = "vanish"
     REAPPEAR = "reappear"
+    RETURN = "return"
     GONE = "gone"
     FAIL = "fail"
     RETRY = "retry"
@@ -81,7 +85,14 @@ LIVE = frozenset({State.ACTIVE, State.NOTICED, State.QUARANTINED})
 LEASED = LIVE | {State.HELD}
 
 #: States in which something may have been done to the VM that an extension has to undo.
-_UNDOABLE = (State.QUARANTINED, State.ENDING, State.REVIVING, State.VANISHED, State.FAILED)
+_UNDOABLE = (
+    State.QUARANTINED,
+    State.ENDING,
+    State.ENDED,
+    State.REVIVING,
+    State.VANISHED,
+    State.FAILED,
+)
 
 
 def _declare() -> machines.FiniteMachine:
@@ -93,7 +104,7 @@ def _declare() -> machines.FiniteMachine:
         for start in starts:
             machine.add_transition(start.value, end.value, event.value)
 
-    allow(Event.ADOPT, State.ACTIVE, State.SEEN, State.DELETED, State.EXEMPT)
+    allow(Event.ADOPT, State.ACTIVE, State.SEEN, State.DELETED, State.EXEMPT, State.ENDED)
     allow(Event.NOTICE, State.NOTICED, State.ACTIVE, State.NOTICED)
     allow(Event.NOTICE, State.QUARANTINED, State.QUARANTINED)
     allow(Event.EXTEND, State.ACTIVE, State.ACTIVE, State.NOTICED)
@@ -103,13 +114,24 @@ def _declare() -> machines.FiniteMachine:
     allow(Event.QUARANTINE, State.QUARANTINED, State.NOTICED)
     allow(Event.END, State.ENDING, State.NOTICED, State.QUARANTINED)
     allow(Event.POSTPONE, State.NOTICED, State.QUARANTINED, State.ENDING)
+    allow(Event.KEPT, State.ENDED, State.ENDING)
     allow(Event.REVIVED, State.ACTIVE, State.REVIVING)
     allow(Event.HOLD, State.HELD, State.ACTIVE, State.NOTICED, State.HELD)
-    allow(Event.HOLD, State.REVIVING, *_UNDOABLE)
+    # What has ended has no clock that could be stopped.
+    allow(Event.HOLD, State.REVIVING, *(s for s in _UNDOABLE if s != State.ENDED))
     allow(Event.RELEASE, State.ACTIVE, State.HELD)
-    allow(Event.EXEMPT, State.EXEMPT, *LEASED, State.ENDING, State.FAILED)
-    allow(Event.VANISH, State.VANISHED, *LEASED, State.REVIVING, State.FAILED, State.EXEMPT)
+    allow(Event.EXEMPT, State.EXEMPT, *LEASED, State.ENDING, State.ENDED, State.FAILED)
+    allow(
+        Event.VANISH,
+        State.VANISHED,
+        *LEASED,
+        State.ENDED,
+        State.REVIVING,
+        State.FAILED,
+        State.EXEMPT,
+    )
     allow(Event.REAPPEAR, State.ACTIVE, State.VANISHED)
+    allow(Event.RETURN, State.ENDED, State.VANISHED)
     allow(Event.GONE, State.DELETED, State.ENDING, State.VANISHED)
     allow(Event.FAIL, State.FAILED, *LIVE, State.ENDING, State.REVIVING)
     allow(Event.RETRY, State.REVIVING, State.FAILED)
@@ -248,6 +270,24 @@ def open_end(
         return end if earliest is None else max(end, ceil_minute(earliest))
     before = _NONE if quarantined else terms.quarantine
     return terms.calendar.open_end(end, before, earliest)
+
+
+def next_end(now: Moment, created_at: Moment | None, extensions: int, terms: Terms) -> Moment:
+    """Say when a lease ends that begins anew because a VM that was kept is in use again.
+
+    A full term from now; but no way round a limit that the VM's owner has reached: then only as
+    long as it takes to tell them of the end.
+
+    :param extensions: how often it was extended so far.
+    """
+    latest = now + terms.lease_duration
+    if terms.max_extensions and extensions >= terms.max_extensions:
+        latest = now
+    if terms.max_total_duration and created_at is not None:
+        latest = min(latest, created_at + terms.max_total_duration)
+    return open_end(
+        ceil_minute(max(latest, now + terms.shortest_lease + notice_margin(terms))), terms
+    )
 
 
 def latest_allowed(

@@ -56,7 +56,7 @@ class Planned:
     rule: str | None
     """The rule that its terms come from; None: the options."""
     ends_at: datetime.datetime | None
-    """None: it does not expire."""
+    """None: it does not expire, or has ended and is kept."""
     on_end_action: str | None
     next_step: Step
     next_at: datetime.datetime | None
@@ -174,7 +174,8 @@ class Planning:
             begun_anew = lifecycle.first_end(self._now, verdict.terms)
             change = f"taken in again: ends {_date(begun_anew)}"
             return self._planned(server, row, facts, verdict, begun_anew, change)
-        ends_at, changes = row.ends_at, []
+        # What was kept at its end does not end again.
+        ends_at, changes = None if row.state == State.ENDED else row.ends_at, []
         if ends_at is not None and row.state in lifecycle.LIVE:
             if row.term_seconds is not None:
                 ends_at = lifecycle.followed_end(

@@ -39,7 +39,9 @@ class Survey:
     unlock: list[Expiration] = dataclasses.field(default_factory=list)
     """VMs that we locked."""
     start: list[Expiration] = dataclasses.field(default_factory=list)
-    """VMs that we stopped."""
+    """VMs that we stopped, and that go on."""
+    kept: list[Expiration] = dataclasses.field(default_factory=list)
+    """VMs that were shelved or stopped at their end, and stay so."""
     going: list[Expiration] = dataclasses.field(default_factory=list)
     """VMs whose deletion Nova has been asked for: that cannot be taken back."""
     labelled: int = 0
@@ -70,6 +72,9 @@ class Withdrawal:
                 continue
             if undo.get("unlock"):
                 found.unlock.append(row)
+            if row.state == State.ENDED:
+                found.kept.append(row)
+                continue
             if undo.get("start"):
                 found.start.append(row)
             if not extension.begun(row):

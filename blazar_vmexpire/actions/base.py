@@ -34,12 +34,14 @@ class Ledger(Protocol):
         notes: Mapping[str, Any],
         *,
         irreversible: bool | None = None,
+        paced: bool = False,
         undo: Mapping[str, Any] | None = None,
     ) -> None:
         """Commit.
 
         :param notes: replace the action's notes.
         :param irreversible: from here on an extension comes too late (or, False, no longer).
+        :param paced: it can be undone, but the brake counts it, and may hold it back.
         :param undo: what an extension has to undo, added to what is there.
         :raises blazar_vmexpire.exceptions.ClaimLost: when the VM was extended meanwhile, or taken
             over: the call that this is the intent of must not be made.
@@ -88,6 +90,8 @@ class Job:
     cloud: Cloud
     notes: dict[str, Any]
     ledger: Ledger
+    undo: Mapping[str, Any]
+    """What an extension has to undo, as it was when this step began."""
     report: Callable[..., None]
     """Add to the VM's history: ``report(event, **details)``."""
 
@@ -96,10 +100,13 @@ class Job:
         step: str,
         *,
         irreversible: bool = False,
+        paced: bool = False,
         undo: Mapping[str, Any] | None = None,
         **notes: Any,
     ) -> None:
         """Commit what is about to be done. To be called right before a call that changes something.
+
+        For the parameters see :class:`Ledger`.
 
         :raises blazar_vmexpire.exceptions.ClaimLost: it must not be done.
         :raises blazar_vmexpire.exceptions.Braked: it must not be done now.
@@ -108,7 +115,7 @@ class Job:
         repeated = self.notes.get("step") == step
         begun = self.notes.get("step_begun", now) if repeated else now
         self.notes |= {"step": step, "step_begun": begun, "step_since": now, **notes}
-        self.ledger(self.notes, irreversible=irreversible, undo=undo)
+        self.ledger(self.notes, irreversible=irreversible, paced=paced, undo=undo)
 
     def note(self, **notes: Any) -> None:
         """Commit what was found; None removes a note."""
@@ -170,6 +177,8 @@ class Action(abc.ABC):
     """Whether the brake limits how many ends with this action are begun in an hour."""
     on_end: ClassVar[bool] = False
     """Whether it can be an ``on_end_action``."""
+    keeps: ClassVar[bool] = False
+    """Whether the VM is still there when it is complete at the end."""
 
     def check(self, server: Server) -> None:  # noqa: B027 - most have no condition
         """Say whether it can be done to this VM at all, before anything is begun.
@@ -177,12 +186,20 @@ class Action(abc.ABC):
         :raises blazar_vmexpire.exceptions.ActionFailed: it cannot, now or later.
         """
 
+    def at_rest(self, server: Server) -> bool:
+        """Say whether a VM that it has kept is still as it was left.
+
+        If not, somebody has it in use again, and its lease begins anew. Asked only of a VM to which
+        Nova is doing nothing.
+        """
+        return True
+
     @abc.abstractmethod
     def advance(self, job: Job) -> Outcome:
         """Do the one next step.
 
-        An action at the end is complete when the VM is gone (which the caller sees by itself), or
-        when it returns :class:`Done`.
+        An action at the end is complete when the VM is gone (which the caller sees by itself), or,
+        if it ``keeps`` the VM, when it returns :class:`Done`.
 
         :raises blazar_vmexpire.cloud.errors.CloudError: the step will be tried again.
         :raises blazar_vmexpire.exceptions.ActionFailed: it cannot be done.

@@ -37,6 +37,9 @@ SOFT_DELETED = "SOFT_DELETED"
 #: administrator restores is taken in anew.
 GONE = frozenset({"DELETED", SOFT_DELETED})
 
+#: Statuses of a server that is shelved, still on its host or not.
+SHELVED = frozenset({"SHELVED", "SHELVED_OFFLOADED"})
+
 #: The status that means success, by method: of a GET, of an action, of a DELETE.
 _SUCCESS = {"GET": 200, "POST": 202, "DELETE": 204}
 
@@ -213,6 +216,37 @@ class Nova:
     def unlock(self, server_id: str) -> None:
         """Unlock a server, whoever locked it. It may be unlocked already."""
         self._ask(f"unlock server {server_id}", self._servers.unlock, server_id)
+
+    def shelve(self, server_id: str) -> None:
+        """Begin to shelve a server: shut it down, and save its disk.
+
+        Nova makes an image ``NAME-shelved`` of it, which belongs to our own project at first; of a
+        volume-backed server it makes none. It is shelved when its status is ``SHELVED`` or, where
+        it was taken off its host as well, ``SHELVED_OFFLOADED``. When the image cannot be made,
+        Nova gives up without a word: the server is as it was, or stopped, and the image is left.
+
+        :raises Conflict: its state does not allow it, or Nova is doing something to it
+        """
+        self._ask(f"shelve server {server_id}", self._servers.shelve, server_id)
+
+    def shelve_offload(self, server_id: str) -> None:
+        """Begin to take a shelved server off its host; then it is ``SHELVED_OFFLOADED``.
+
+        :raises Conflict: it is not ``SHELVED``, or Nova is doing something to it
+        """
+        what = f"take shelved server {server_id} off its host"
+        self._ask(what, self._servers.shelve_offload, server_id)
+
+    def unshelve(self, server_id: str) -> None:
+        """Begin to bring a shelved server back; it runs when its status is ``ACTIVE``.
+
+        Where no host has room for it, it stays ``SHELVED_OFFLOADED``. Nova removes the image that
+        it was saved in.
+
+        :raises Conflict: it is not shelved, or Nova is doing something to it
+        :raises Refused: a quota is exhausted
+        """
+        self._ask(f"unshelve server {server_id}", self._servers.unshelve, server_id)
 
     def delete(self, server_id: str) -> None:
         """Begin to delete a server, locked or not, in any state.

@@ -40,9 +40,10 @@ def add_commands(commands: Commands[Any]) -> None:
     withdraw = commands.add_parser(
         "withdraw",
         help="let go of every VM and remove all leases of VMs; without --yes only say what it does",
-        description="Unlock what was locked, start what was stopped, remove all leases of VMs"
-        " from Blazar's tables, and what was written to the VMs' metadata, so that the plug-in can"
-        " be taken out. The history stays."
+        description="Unlock what was locked, start what was stopped before its end, and remove all"
+        " leases of VMs from Blazar's tables, and what was written to the VMs' metadata, so that"
+        " the plug-in can be taken out. VMs that were shelved or stopped at their end stay so. The"
+        " history stays."
         f" [{RESOURCE_TYPE}] scope must be none, in the configuration of every blazar-manager that"
         " runs: one that still has 'all' would take the VMs in again.",
     )
@@ -106,6 +107,7 @@ def _preview(survey: Survey) -> None:
     for title, rows in (
         ("VMs to be unlocked", survey.unlock),
         ("VMs to be started", survey.start),
+        ("VMs that were shelved or stopped at their end, and stay so", survey.kept),
         ("VMs whose deletion was asked of Nova already, which goes on", survey.going),
     ):
         print(f"{title}: {len(rows)}")

@@ -186,8 +186,11 @@ VM and gives it to the VM's project.
         help="""
 What happens to the VM at the end of its lease.
 
-``delete`` deletes it. ``snapshot`` stops it, takes an image, verifies that the image is complete,
-gives it to the VM's project, and only then deletes the VM; without a verified image the VM stays.
+``stop`` locks and stops it, and keeps it: its owner has it back by extending its lease. ``shelve``
+shelves it and takes it off its host, which frees what it used there: its owner unshelves it when
+they need it again, and its next term begins then. ``delete`` deletes it. ``snapshot`` stops it,
+takes an image, verifies that the image is complete, gives it to the VM's project, and only then
+deletes the VM; without a verified image the VM stays.
 """,
     ),
     cfg.ListOpt(

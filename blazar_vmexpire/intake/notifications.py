@@ -32,17 +32,21 @@ LOG = logging.getLogger(__name__)
 #: Events after which a VM's expiration may have to change, unversioned names; versioned ones are
 #: the same without the leading ``compute.``.
 _EVENTS = frozenset(
-    f"compute.instance.{event}.end"
+    f"compute.instance.{event}"
     for event in (
-        "create",
-        "delete",
-        "finish_resize",
-        "force_delete",
-        "rebuild",
-        "restore",
-        "soft_delete",
-        "unrescue",
-        "unshelve",
+        "create.end",
+        "delete.end",
+        "finish_resize.end",
+        "force_delete.end",
+        # Also of a shelved one that is still on its host, and is unshelved.
+        "power_on.end",
+        "rebuild.end",
+        "restore.end",
+        "soft_delete.end",
+        # Versioned only.
+        "unlock",
+        "unrescue.end",
+        "unshelve.end",
     )
 )
 #: Those of them that tell of a deletion. The third is unversioned only: its host was down.

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import datetime
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,12 +35,13 @@ from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.subjects import Facts
 from blazar_vmexpire.terms import Session
 from blazar_vmexpire.worker import judging
+from blazar_vmexpire.worker.kept import as_left
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
 
 #: States whose VM a complete listing has to contain.
-_EXPECTED = (*sorted(lifecycle.LEASED), State.REVIVING, State.FAILED, State.EXEMPT)
+_EXPECTED = (*sorted(lifecycle.LEASED), State.ENDED, State.REVIVING, State.FAILED, State.EXEMPT)
 #: States in which it matters what terms depend on.
 _FOLLOWED = frozenset(_EXPECTED)
 #: Pages compared at a time: while some wait for the database, another uses the processor.
@@ -123,6 +126,7 @@ class Reconciliation:
         new: dict[str, Server] = {}
         wake: list[str] = []
         other: dict[str, Facts] = {}
+        kept: list[dict[str, Any]] = []
         for raw in page:
             row = known.get(raw["id"])
             if row is None:
@@ -133,6 +137,10 @@ class Reconciliation:
                 wake.append(raw["id"])
             elif row.state in _FOLLOWED and raw.get("status") != "UNKNOWN":
                 self._compare(raw, row, other)
+                if row.state == State.ENDED:
+                    kept.append(raw)
+        if kept:
+            wake += self._in_use_again(kept)
         if new:
             newcomers = self._judged(list(new.values()))
             expiring = [newcomer for newcomer in newcomers if newcomer.verdict.expires]
@@ -185,6 +193,31 @@ class Reconciliation:
             return
         if subjects.digest(facts) != row.facts_digest:
             other[raw["id"]] = facts
+
+    def _in_use_again(self, listed: list[dict[str, Any]]) -> list[str]:
+        """Say which of the VMs that were kept at their end are not as they were left."""
+        x = expirations.c
+        with self._tools.database.begin() as connection:
+            progress = {
+                row.server_id: json.loads(row.progress)
+                for row in connection.execute(
+                    sa.select(x.server_id, x.progress).where(
+                        x.server_id.in_([raw["id"] for raw in listed]), x.state == State.ENDED
+                    )
+                )
+            }
+        found = []
+        for raw in listed:
+            # One that is brief is a question for the next time.
+            with contextlib.suppress(errors.Unavailable):
+                server = Server.from_json(raw)
+                if (
+                    server.id in progress
+                    and adoption.settled(server)
+                    and not as_left(self._tools.actions, progress[server.id], server)
+                ):
+                    found.append(server.id)
+        return found
 
     def _known(self, server_ids: list[str]) -> dict[str, Any]:
         x = expirations.c

@@ -52,7 +52,10 @@ ALARM = Alarm(
 
 
 def every_kind() -> list[Notice]:
-    """Make each kind of notice thrice: with all that it can hold, as usual, and with the least."""
+    """Make each kind of notice thrice: with all that it can hold, as usual, and with the least.
+
+    And then, of VMs that are kept at their end, with and without a date to extend them to.
+    """
     notices = []
     for kind in KINDS:
         usual = dataclasses.replace(REMINDER, kind=kind)
@@ -79,4 +82,9 @@ def every_kind() -> list[Notice]:
                 latest_allowed=None,
             ),
         ]
-    return notices
+    return notices + [
+        dataclasses.replace(REMINDER, kind=kind, on_end_action=action, latest_allowed=latest)
+        for kind in KINDS
+        for action in ("shelve", "stop")
+        for latest in (REMINDER.latest_allowed, None)
+    ]

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, lifecycle
-from blazar_vmexpire.actions.base import Wait
+from blazar_vmexpire.actions import snapshot
+from blazar_vmexpire.actions.base import Done, Wait
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
@@ -20,6 +22,7 @@ from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.case import read
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
+from blazar_vmexpire.worker.kept import remembered
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 from blazar_vmexpire.worker.vanishing import MAKE_SURE
@@ -55,7 +58,7 @@ class Ending:
         self._keeping = keeping
 
     def __call__(self, row: Expiration) -> None:
-        """Do the next step of the action, or, when the VM is gone, say so and close the row.
+        """Do the next step of the action; when that is complete, or the VM is gone, say so.
 
         :raises: what the action raises; see :meth:`blazar_vmexpire.actions.base.Action.advance`.
         """
@@ -80,7 +83,10 @@ class Ending:
                 return
             action.check(server)
         outcome, progress = self._jobs.advance(row, server, action, "end", notes)
-        # An action that is Done without the VM being gone is looked at again until it is.
+        if isinstance(outcome, Done) and action.keeps:
+            self._kept(row, progress, outcome)
+            return
+        # Any other that is Done without the VM being gone is looked at again until it is.
         wait = outcome if isinstance(outcome, Wait) else Wait(_AGAIN)
         if wait.problem is not None and row.last_error is None:
             LOG.warning("Server %s: %s", row.server_id, wait.problem)
@@ -93,6 +99,32 @@ class Ending:
                 attempts=0,
                 last_error=wait.problem,
             )
+
+    def _kept(self, row: Expiration, progress: Mapping[str, Any], outcome: Done) -> None:
+        """Let a VM rest whose end is complete: it is not ended again."""
+        now, action = self._tools.clock(), row.progress["end"]["action"]
+        # One that was begun before the end, and is of no use to anybody who comes back.
+        snapshot.discard(self._tools.cloud, progress.get("before_end", {}))
+        with self._tools.database.begin() as connection:
+            db_api.add_notice(
+                connection,
+                row,
+                "ended",
+                now,
+                message_id=self._telling.message_id(row, "ended"),
+                details={"on_end_action": action},
+            )
+            db_api.record(connection, row, "kept", now, action=action, **outcome.result)
+            claims.finish(
+                connection,
+                row,
+                now,
+                state=lifecycle.after(row.state, Event.KEPT).value,
+                progress=remembered(progress, action),
+                attempts=0,
+                last_error=None,
+            )
+        LOG.info("Lease of server %s is over: it is kept, %s is done", row.server_id, action)
 
     def _is_closed(self, row: Expiration) -> bool:
         now = self._tools.clock()

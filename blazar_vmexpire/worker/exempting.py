@@ -16,7 +16,7 @@ from blazar_vmexpire.worker.tools import Tools
 LOG = logging.getLogger(__name__)
 
 #: States of a VM that has a lease, and can be let go at once if nothing has to be undone.
-CAN_BE_LET_GO = lifecycle.LEASED | {State.ENDING, State.FAILED}
+CAN_BE_LET_GO = lifecycle.LEASED | {State.ENDING, State.ENDED, State.FAILED}
 
 
 class Exempting:
@@ -43,12 +43,18 @@ class Exempting:
     def __call__(self, row: Expiration, verdict: Verdict) -> None:
         """Give the VM back first, if something was done to it; then remove its lease.
 
+        One that was kept at its end is unlocked, no more: whether it is to run is its owner's to
+        say.
+
         :param verdict: as :meth:`verdict` gave it.
+        :raises blazar_vmexpire.cloud.errors.CloudError: Nova did not unlock it.
         :raises blazar_vmexpire.exceptions.ClaimLost: somebody else changed it meanwhile.
         """
         now = self._tools.clock()
         grace = self._tools.conf.vmexpire_worker.blazar_grace
-        if extension.begun(row):
+        if row.state == State.ENDED:
+            self._unlock(row)
+        elif extension.begun(row):
             ends_at = lifecycle.first_end(now, verdict.terms)
             with self._tools.database.begin() as connection:
                 db_api.record(connection, row, "out_of_scope", now, reason=verdict.why)
@@ -79,3 +85,13 @@ class Exempting:
             )
             db_api.record(connection, row, "exempt", now, reason=verdict.why)
         LOG.info("Server %s does not expire: its lease was removed: %s", row.server_id, verdict.why)
+
+    def _unlock(self, row: Expiration) -> None:
+        server = self._tools.cloud.nova.get(row.server_id)
+        if not (row.progress.get("undo", {}).get("unlock") and server.locked):
+            return
+        with self._tools.database.begin() as connection:
+            claims.hold(connection, row)
+        self._tools.cloud.nova.unlock(row.server_id)
+        with self._tools.database.begin() as connection:
+            db_api.record(connection, row, "unlocked", self._tools.clock())

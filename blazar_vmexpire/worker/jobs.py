@@ -13,6 +13,9 @@ from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.tools import Tools
 
+#: That the brake has counted what is paced without being irreversible, in a row's ``progress``.
+_COUNTED = "counted"
+
 
 class Jobs:
     """Gives actions what they work with."""
@@ -42,16 +45,19 @@ class Jobs:
             notes: Mapping[str, Any],
             *,
             irreversible: bool | None = None,
+            paced: bool = False,
             undo: Mapping[str, Any] | None = None,
         ) -> None:
-            repeated = bool(progress.get("irreversible"))
+            repeated = bool(progress.get("irreversible") or progress.get(_COUNTED))
             progress[place] = dict(notes)
             if irreversible is not None:
                 progress["irreversible"] = irreversible
+            if paced:
+                progress[_COUNTED] = True
             if undo:
                 progress["undo"] = {**progress.get("undo", {}), **undo}
             with tools.database.begin() as connection:
-                if irreversible:
+                if irreversible or paced:
                     tools.brake.begin_deletion(
                         connection, row.server_id, tools.clock(), repeated=repeated
                     )
@@ -71,6 +77,7 @@ class Jobs:
             cloud=tools.cloud,
             notes=dict(notes),
             ledger=ledger,
+            undo=dict(progress.get("undo", {})),
             report=report,
         )
         return action.advance(job), progress

@@ -10,7 +10,9 @@ from typing import Any
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, extension, leases, lifecycle
-from blazar_vmexpire.actions import snapshot
+from blazar_vmexpire.actions import shelve, snapshot
+from blazar_vmexpire.cloud import nova
+from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event
@@ -24,6 +26,8 @@ _AGAIN = datetime.timedelta(seconds=2)
 _LONGEST = datetime.timedelta(seconds=30)
 #: Since when that is waited for, in a row's ``progress``.
 _SINCE = "reviving_since"
+#: How often Nova was asked to unshelve it, there, too.
+_UNSHELVED = "unshelve_asked"
 
 
 class Reviving:
@@ -40,14 +44,16 @@ class Reviving:
             asked.
         """
         tools = self._tools
-        nova = tools.cloud.nova
+        compute = tools.cloud.nova
         now = tools.clock()
         undo: dict[str, Any] = row.progress.get("undo", {})
-        server = nova.get(row.server_id)
+        server = compute.get(row.server_id)
         if undo.get("unlock") and server.locked:
             self._fence(row)
-            nova.unlock(server.id)
+            compute.unlock(server.id)
             self._report(row, "unlocked")
+        if undo.get("unshelve") and self._unshelve(row, server, now):
+            return
         # What Nova is in the middle of may be the very stop that has to be undone. What is neither
         # stopped nor being stopped is not ours to start: somebody has paused it, or it is broken.
         to_start = undo.get("start") and (
@@ -55,7 +61,7 @@ class Reviving:
         )
         if to_start and server.task_state is None:
             self._fence(row)
-            nova.start(server.id)
+            compute.start(server.id)
             self._report(row, "start_asked")
         else:
             # It is back; or cannot be started while an image of it is being made. Not before: with
@@ -65,6 +71,46 @@ class Reviving:
             self._look_again(row, now)
             return
         self._reopen(row)
+
+    def _unshelve(self, row: Expiration, server: Server, now: datetime.datetime) -> bool:
+        """Bring a VM back that was shelved, as it was; False when nothing is left to do."""
+        asked = row.progress.get(_UNSHELVED, 0)
+        if server.task_state is not None:
+            self._look_again(row, now)
+        elif server.status in nova.SHELVED:
+            self._ask_to_unshelve(row, asked)
+        elif asked and row.progress["undo"].get("stop") and server.status == "ACTIVE":
+            self._fence(row)
+            self._tools.cloud.nova.stop(server.id)
+            self._report(row, "stop_asked")
+            self._look_again(row, now)
+        else:
+            # What Nova left when it gave up shelving it. The image of one that is shelved no more
+            # is no use to anybody.
+            for image_id in shelve.discard(self._tools.cloud, server.id):
+                self._report(row, "image_removed", image_id=image_id)
+            return False
+        return True
+
+    def _ask_to_unshelve(self, row: Expiration, asked: int) -> None:
+        """Ask Nova; where no host has room for the VM, it says so to nobody, and it stays shelved.
+
+        :param asked: how often that was done before.
+        """
+        progress = {**row.progress, _UNSHELVED: asked + 1}
+        with self._tools.database.begin() as connection:
+            claims.write(connection, row, progress=progress)
+        self._tools.cloud.nova.unshelve(row.server_id)
+        problem = None
+        if asked:
+            problem = f"Nova has not unshelved it, asked {asked} times: is there room for it?"
+            LOG.warning("Server %s: %s", row.server_id, problem)
+        else:
+            self._report(row, "unshelve_asked")
+        now = self._tools.clock()
+        next_at = self._tools.retry_at(asked) if asked else now + _AGAIN
+        with self._tools.database.begin() as connection:
+            claims.finish(connection, row, next_at, last_error=problem)
 
     def _look_again(self, row: Expiration, now: datetime.datetime) -> None:
         """Wait for the VM: the longer it takes, the less often."""

@@ -25,6 +25,8 @@ from blazar_vmexpire.worker.ending import Ending
 from blazar_vmexpire.worker.exempting import Exempting
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
+from blazar_vmexpire.worker.last_words import LastWords
+from blazar_vmexpire.worker.resting import Resting
 from blazar_vmexpire.worker.reviving import Reviving
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tending import Tending
@@ -47,7 +49,7 @@ class Steps:
         self._claims = release
         telling = Telling(tools)
         jobs = Jobs(tools)
-        self._telling = telling
+        self._last_words = LastWords(tools, telling)
         keeping = Keeping(tools, telling)
         tending = Tending(tools, telling, jobs, keeping)
         self._steps: dict[State, Callable[[Expiration], None]] = {
@@ -57,6 +59,7 @@ class Steps:
             State.QUARANTINED: tending,
             State.HELD: tending,
             State.ENDING: Ending(tools, telling, jobs, keeping),
+            State.ENDED: Resting(tools, telling),
             State.REVIVING: Reviving(tools),
             State.VANISHED: Vanishing(tools),
             State.FAILED: self._rest,
@@ -183,23 +186,11 @@ class Steps:
 
     def _look_at_deleted(self, row: Expiration) -> None:
         """Send what is still to be said of a VM that is gone; or take in one that was restored."""
-        tools = self._tools
-        now = tools.clock()
-        with tools.database.begin() as connection:
-            waiting = [n for n in db_api.notices_of(connection, row.server_id) if n.due_at]
-        overtaken = [n for n in waiting if n.kind != "ended"]
-        if overtaken:
-            self._telling.give_up(overtaken, "the server is gone")
-        for notice in waiting:
-            if notice.kind == "ended" and notice.due_at and notice.due_at <= now:
-                self._telling.deliver(row, notice)
-                with tools.database.begin() as connection:
-                    claims.finish(connection, row, now)
-                return
-        waiting = [n for n in waiting if n not in overtaken]
-        if waiting:
-            next_at = min(n.due_at for n in waiting if n.due_at)
-            with tools.database.begin() as connection:
+        if self._last_words.say(row, "the server is gone"):
+            return
+        next_at = self._last_words.due_at(row)
+        if next_at is not None:
+            with self._tools.database.begin() as connection:
                 claims.finish(connection, row, next_at)
             return
         self._restored_or_rest(row)
@@ -267,6 +258,7 @@ class Steps:
     def _not_found(self, row: Expiration, error: errors.NotFound) -> None:
         """Nova, or somebody else, does not know what a step needs: is it the VM that is gone?"""
         if error.service != "nova" or row.state not in lifecycle.LEASED | {
+            State.ENDED,
             State.REVIVING,
             State.FAILED,
             State.EXEMPT,
@@ -285,7 +277,11 @@ class Steps:
                     state=lifecycle.after(row.state, Event.VANISH).value,
                     # The lease is held from the moment that this disappearance is unexplained.
                     unexplained_at=None,
-                    progress={**row.progress, "vanished": now.isoformat()},
+                    progress={
+                        **row.progress,
+                        "vanished": now.isoformat(),
+                        "vanished_from": row.state,
+                    },
                 )
                 db_api.record(connection, row, "vanished", now)
 

@@ -19,6 +19,7 @@ from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.db.engine import retried
+from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.notices import (
     BadAddress,
     MailUnavailable,
@@ -171,6 +172,7 @@ class Telling:
         quarantine_at = room = None
         if row.ends_at is not None and row.state in lifecycle.LEASED:
             quarantine_at = lifecycle.agenda(row.ends_at, terms).quarantine_at
+        if row.ends_at is not None and row.state in lifecycle.LEASED | {State.ENDED}:
             room = extension.room(row, terms, now)
         return Notice(
             kind=notice.kind,

@@ -30,6 +30,7 @@ from blazar_vmexpire.worker.ending import begun
 from blazar_vmexpire.worker.holding import Holding
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
+from blazar_vmexpire.worker.last_words import ENDED
 from blazar_vmexpire.worker.pretending import Pretending
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
@@ -194,13 +195,15 @@ class Tending:
         return False
 
     def _supersede(self, case: Case) -> None:
-        """Let reminders rest that a later one, or a new end, has overtaken."""
+        """Let notices rest that a later one, or a new end, has overtaken."""
         waiting = [
             n for n in case.notices if n.due_at is not None and n.kind.startswith(TELL_OF_THE_END)
         ]
         current = [n for n in waiting if n.generation == case.row.generation]
         reminders = [n for n in current if n.kind.startswith("reminder/")]
         overtaken = [n for n in waiting if n not in current] + reminders[:-1]
+        # Of the end of a VM that was kept, and that its owner has back.
+        overtaken += [n for n in case.notices if n.due_at is not None and n.kind == ENDED]
         if overtaken:
             self._telling.give_up(overtaken, "a later notice took its place")
             case.notices = [n for n in case.notices if n not in overtaken]

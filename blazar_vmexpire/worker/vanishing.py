@@ -19,7 +19,7 @@ from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
-from blazar_vmexpire.lifecycle import Event
+from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.tools import Tools
 
@@ -28,6 +28,13 @@ LOG = logging.getLogger(__name__)
 #: A VM that Nova does not find is looked for once more after this long: one answer out of several
 #: API servers may come from a replica that lags behind.
 MAKE_SURE = datetime.timedelta(seconds=5)
+
+#: What its coming back means for one that was in another state than a live one.
+_BACK = {
+    State.ENDED.value: Event.RETURN,
+    # What was being undone is not undone yet.
+    State.REVIVING.value: Event.UNDO,
+}
 
 
 class Vanishing:
@@ -116,12 +123,13 @@ class Vanishing:
             )
 
     def _welcome_back(self, row: Expiration, now: datetime.datetime) -> None:
+        event = _BACK.get(row.progress.get("vanished_from", ""), Event.REAPPEAR)
         with self._tools.database.begin() as connection:
             claims.finish(
                 connection,
                 row,
                 now,
-                state=lifecycle.after(row.state, Event.REAPPEAR).value,
+                state=lifecycle.after(row.state, event).value,
                 attempts=0,
                 unexplained_at=None,
                 **claims.answered(row),

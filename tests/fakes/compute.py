@@ -80,6 +80,7 @@ class Vm:
     tags: list[str] = dataclasses.field(default_factory=list)
     volumes: list[str] = dataclasses.field(default_factory=list)
     snapshot: str | None = None
+    shelved_image: str | None = None
     then: Callable[[], None] | None = None
     left: int = 0
 
@@ -99,6 +100,8 @@ class Compute:
     :ivar down_cells: names of the cells that Nova cannot reach
     :ivar metadata_items: most metadata of a server (the quota of the same name)
     :ivar soft_delete: whether a deleted server stays, ``SOFT_DELETED`` (reclaim_instance_interval)
+    :ivar shelved_offload_time: 0: a server that is shelved is taken off its host at once; -1: never
+    :ivar full: no host has room for a server that is unshelved
     """
 
     def __init__(self, url: str, keystone: identity.Identity, glance: image.Image) -> None:
@@ -112,6 +115,8 @@ class Compute:
         self.down_cells: set[str] = set()
         self.metadata_items = 128
         self.soft_delete = False
+        self.shelved_offload_time = 0
+        self.full = False
 
     def add(self, **attributes: Any) -> str:
         vm = Vm(**attributes)
@@ -168,7 +173,7 @@ class Compute:
         if parts[2:3] == ["metadata"]:
             return self._metadata(vm, parts[3:], request)
         if request.method == "DELETE":
-            return self._delete(vm)
+            return self._delete(vm, token)
         ((action, arguments),) = request.body.items()
         do = {
             "os-stop": self._stop,
@@ -176,6 +181,9 @@ class Compute:
             "lock": self._lock,
             "unlock": self._unlock,
             "createImage": self._create_image,
+            "shelve": self._shelve,
+            "shelveOffload": self._shelve_offload,
+            "unshelve": self._unshelve,
         }.get(action)
         if do is None:
             return error(400, f"There is no such action: {action}")
@@ -255,7 +263,83 @@ class Compute:
             vm.task_state = None
         vm.snapshot = None
 
-    def _delete(self, vm: Vm) -> wire.Response:
+    def _shelve(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "shelve", "active", "stopped", "paused", "suspended")
+        if vm.image_id is None:
+            # Its volume is all there is: it is off its host at once, whatever the configuration.
+            self._begin(vm, "shelving", lambda: self._off_its_host(vm))
+            return wire.Response(202)
+        vm.task_state = "shelving"
+        image_id = self.glance.begin(
+            f"{vm.name}-shelved",
+            token["project"]["id"],
+            lambda: self._shelving_done(vm),
+            base_image_ref=vm.image_id,
+            image_type="snapshot",
+            instance_uuid=vm.id,
+            user_id=token["user"]["id"],
+        )
+        if vm.task_state:
+            vm.task_state = "shelving_image_uploading"
+            vm.snapshot = vm.shelved_image = image_id
+        else:
+            vm.shelved_image = image_id
+        return wire.Response(202)
+
+    def _shelving_done(self, vm: Vm) -> None:
+        lost = vm.snapshot is not None and vm.snapshot not in self.glance.images
+        vm.snapshot = None
+        if lost:
+            self.give_up_shelving(vm.id)
+            return
+        self._become(vm, "shelved")
+        if self.shelved_offload_time == 0:
+            self._begin(vm, "shelving_offloading", lambda: self._off_its_host(vm))
+
+    def give_up_shelving(self, server_id: str) -> None:
+        """Fail to make the image: the server was shut down for it; what there is of it stays."""
+        vm = self.vms.get(server_id)
+        if vm is None:
+            return
+        if vm.shelved_image is not None:
+            self.glance.abandon(vm.shelved_image)
+        vm.snapshot = vm.shelved_image = vm.then = None
+        self._become(vm, "stopped" if vm.vm_state == "active" else vm.vm_state)
+
+    def _off_its_host(self, vm: Vm) -> None:
+        self._become(vm, "shelved_offloaded")
+        vm.host = None
+
+    def _shelve_offload(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "shelveOffload", "shelved")
+        self._begin(vm, "shelving_offloading", lambda: self._off_its_host(vm))
+        return wire.Response(202)
+
+    def _unshelve(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "unshelve", "shelved", "shelved_offloaded")
+        self._begin(vm, "unshelving", lambda: self._unshelved(vm, token))
+        return wire.Response(202)
+
+    def _unshelved(self, vm: Vm, token: Any) -> None:
+        offloaded = vm.vm_state == "shelved_offloaded"
+        if offloaded and vm.image_id and vm.shelved_image not in self.glance.images:
+            self._become(vm, "error")
+        elif offloaded and self.full:
+            vm.task_state = None
+        else:
+            vm.host = vm.host or "compute1"
+            self._become(vm, "active")
+            self._delete_shelved_image(vm, token)
+
+    def _delete_shelved_image(self, vm: Vm, token: Any) -> None:
+        """Delete it as whoever asked; where they may not, it is left behind."""
+        image, vm.shelved_image = self.glance.images.get(vm.shelved_image or ""), None
+        admin = "admin" in [role["name"] for role in token["roles"]]
+        if image is not None and (admin or image["owner"] == token["project"]["id"]):
+            del self.glance.images[image["id"]]
+
+    def _delete(self, vm: Vm, token: Any) -> wire.Response:
+        self._delete_shelved_image(vm, token)
         if vm.snapshot is not None:
             # Nova cuts a snapshot off that is not being uploaded yet.
             lost = self.glance.images.get(vm.snapshot, {}).get("status") == "queued"

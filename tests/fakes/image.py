@@ -121,6 +121,10 @@ class Image:
         del self.images[image_id]
         self._when_done.pop(image_id, lambda: None)()
 
+    def abandon(self, image_id: str) -> None:
+        """Leave an image as it is for ever: whoever was making it has given up."""
+        self._when_done.pop(image_id, None)
+
     def handle(self, path: str, request: wire.Request) -> wire.Response:
         token = self.identity.authenticate(request)
         parts = path.strip("/").split("/")

@@ -414,6 +414,9 @@ def test_a_server_that_is_gone(fake: FakeCloud, adapters: cloud.Cloud) -> None:
         lambda: adapters.nova.start(server_id),
         lambda: adapters.nova.lock(server_id, "because"),
         lambda: adapters.nova.unlock(server_id),
+        lambda: adapters.nova.shelve(server_id),
+        lambda: adapters.nova.shelve_offload(server_id),
+        lambda: adapters.nova.unshelve(server_id),
         lambda: adapters.nova.delete(server_id),
         lambda: adapters.nova.create_image(server_id, "x", {}),
     ]
@@ -506,6 +509,26 @@ def test_lock_and_unlock(fake: FakeCloud, adapters: cloud.Cloud) -> None:
     adapters.nova.unlock(server_id)
     server = adapters.nova.get(server_id)
     assert (server.locked, server.locked_reason) == (False, None)
+
+
+def test_shelve_offload_and_unshelve(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    fake.compute.shelved_offload_time, fake.compute.reads, fake.image.reads = -1, 0, 0
+    server_id = fake.add_server(name="web1", locked=True)
+    for call in (adapters.nova.shelve_offload, adapters.nova.unshelve):
+        with pytest.raises(errors.Conflict, match="vm_state active"):
+            call(server_id)
+    adapters.nova.shelve(server_id)
+    assert adapters.nova.get(server_id).status == "SHELVED"
+    with pytest.raises(errors.Conflict, match=r"Cannot 'shelve' instance .* vm_state shelved"):
+        adapters.nova.shelve(server_id)
+    (image,) = adapters.glance.find(instance_uuid=server_id)
+    assert (image.name, image.owner) == ("web1-shelved", adapters.keystone.service_project_id)
+    adapters.nova.shelve_offload(server_id)
+    server = adapters.nova.get(server_id)
+    assert (server.status, server.host) == ("SHELVED_OFFLOADED", None)
+    adapters.nova.unshelve(server_id)
+    assert adapters.nova.get(server_id).status == "ACTIVE"
+    assert adapters.glance.find(instance_uuid=server_id) == []
 
 
 def test_delete(fake: FakeCloud, adapters: cloud.Cloud) -> None:

@@ -92,6 +92,16 @@ def test_it_knows_closed_days(world: World, plan: Plan, tmp_path: pathlib.Path) 
     assert world.row(server_id).generation == 0
 
 
+@pytest.mark.options({RESOURCE_TYPE: {"on_end_action": "stop"}})
+def test_of_one_that_was_kept_at_its_end_nothing_more_is_due(world: World, plan: Plan) -> None:
+    server_id = world.adopt()
+    world.live(world.clock.now() + timedelta(days=61))
+    assert world.state(server_id) == "ended"
+    planned = by_id(plan())[server_id]
+    assert (planned["state"], planned["next_step"], planned["ends_at"]) == ("ended", "-", None)
+    assert planned["change"] == ""
+
+
 def test_what_it_says_of_a_changed_file_is_what_comes_to_pass(
     world: World, plan: Plan, tmp_path: pathlib.Path
 ) -> None:

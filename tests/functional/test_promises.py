@@ -104,7 +104,7 @@ class Promises(RuleBasedStateMachine):
 
     @initialize(
         quarantine=st.sampled_from([timedelta(0), DAY]),
-        on_end_action=st.sampled_from(["snapshot", "delete"]),
+        on_end_action=st.sampled_from(["snapshot", "delete", "shelve", "stop"]),
         before_end_action=st.sampled_from(["notification", "snapshot"]),
         target=vms,
     )
@@ -188,6 +188,22 @@ class Promises(RuleBasedStateMachine):
         if new_end < before.ends_at:
             # Whoever chose the date knows it.
             self.story.append(Mail(server_id, now, "", (new_end - self.quarantine,)))
+
+    @rule(server_id=vms)
+    def the_owner_extends(self, server_id: str) -> None:
+        """By our own API, past the end, too."""
+        before = self.world.row_or_none(server_id)
+        answer = self.world.extend(server_id)
+        after = self.world.row_or_none(server_id)
+        if before is not None and after is not None and after.generation > before.generation:
+            assert answer.status_code == 200
+            self.story.append(Changed(server_id, self.clock.now()))
+
+    @rule(server_id=vms)
+    def the_owner_unshelves_the_vm(self, server_id: str) -> None:
+        """As far as Nova lets them: then its next term begins."""
+        if self.world.act(server_id, "unshelve") == 202:
+            self.story.append(Changed(server_id, self.clock.now()))
 
     @rule(server_id=vms)
     def the_owner_deletes_the_lease(self, server_id: str) -> None:
@@ -521,6 +537,9 @@ class Promises(RuleBasedStateMachine):
         """Each VM has its lease, runs if its owner lets it, and nobody else has one."""
         for server_id, vm in self.cloud.compute.vms.items():
             row = self.world.row(server_id)
+            if row.state == State.ENDED:
+                self._is_kept(server_id)
+                continue
             assert row.state in LIVE, row
             assert row.ends_at is not None
             lease = self.world.lease(server_id)
@@ -537,6 +556,19 @@ class Promises(RuleBasedStateMachine):
             if row.server_id not in self.cloud.compute.vms:
                 assert (row.state, row.next_at) == ("deleted", None), row
 
+    def _is_kept(self, server_id: str) -> None:
+        """As the action at the end leaves it, and with a lease that is over."""
+        vm = self.cloud.compute.vms[server_id]
+        assert self.world.row(server_id).next_at is None
+        if self.on_end_action == "stop":
+            assert vm.locked
+            assert vm.vm_state != "active"
+        else:
+            assert not vm.locked
+            assert vm.vm_state == "shelved_offloaded"
+            image = self.cloud.image.images[vm.shelved_image or ""]
+            assert (image["status"], image["owner"]) == ("active", vm.project_id)
+
     def _everything_ends(self) -> None:
         """Nobody extends any more, so each VM ends, and nothing is left over."""
         for _ in range(40):
@@ -547,8 +579,16 @@ class Promises(RuleBasedStateMachine):
             self.clock.advance(minutes=1)
         self.world.live(self.clock.now() + timedelta(hours=1))
         self.the_promises_hold()
-        assert not self.cloud.compute.vms
-        assert {(row.state, row.next_at) for row in self.world.rows()} <= {("deleted", None)}
+        if self.on_end_action in ("shelve", "stop"):
+            for server_id in self.cloud.compute.vms:
+                assert self.world.state(server_id) == State.ENDED
+                self._is_kept(server_id)
+        else:
+            assert not self.cloud.compute.vms
+        assert {(row.state, row.next_at) for row in self.world.rows()} <= {
+            ("deleted", None),
+            ("ended", None),
+        }
         lease, event = leases.LEASES.c, leases.EVENTS.c
         with self.harness.database.begin() as connection:
             statuses = set(connection.scalars(sa.select(lease.status)))

@@ -51,12 +51,14 @@ EVIDENCE = {
     Event.UNDO: "extended",
     Event.QUARANTINE: "quarantine_begun",
     Event.END: "end_begun",
+    Event.KEPT: "kept",
     Event.REVIVED: "revived",
     Event.HOLD: "held",
     Event.RELEASE: "released",
     Event.EXEMPT: "exempt",
     Event.VANISH: "vanished",
     Event.REAPPEAR: "reappeared",
+    Event.RETURN: "reappeared",
     Event.GONE: "deleted",
     Event.FAIL: "failed",
     Event.RETRY: "retried",
@@ -191,6 +193,15 @@ def ending(stage: Stage) -> str:
     return server_id
 
 
+@reach(State.ENDED)
+def ended(stage: Stage) -> str:
+    """It was locked and stopped, three weeks ago."""
+    stage.set(on_end_action="stop")
+    server_id = stage.world.adopt()
+    stage.live_until_end(server_id, days=-21)
+    return server_id
+
+
 @reach(State.REVIVING)
 def reviving(stage: Stage) -> str:
     """It was extended in quarantine, a moment ago."""
@@ -288,6 +299,34 @@ def imaged_untold(stage: Stage) -> str:
     return imaged(stage)
 
 
+def ended_untouched(stage: Stage) -> str:
+    """It was to be shelved, and its owner had done that."""
+    stage.set(quarantine=timedelta(0), on_end_action="shelve")
+    server_id = stage.world.adopt()
+    stage.world.cloud.compute.vms[server_id].vm_state = "shelved_offloaded"
+    stage.live_until_end(server_id, days=-21)
+    return server_id
+
+
+def vanished_at_rest(stage: Stage) -> str:
+    """Nova answered 404, once, when it had been stopped at its end."""
+    server_id = ended(stage)
+    text = f"Instance {server_id} could not be found."
+    stage.world.cloud.fault(SERVER, method="GET", times=1, status=404, message=text)
+    stage.world.see(server_id)
+    return server_id
+
+
+def being_stopped(stage: Stage) -> str:
+    """Nova takes its time to stop it at its end."""
+    stage.set(quarantine=timedelta(0), on_end_action="stop")
+    server_id = stage.world.adopt()
+    stage.live_until_end(server_id, minutes=1)
+    stage.world.cloud.compute.reads = 10**6
+    stage.live(minutes=2)
+    return server_id
+
+
 def vanished_in_quarantine(stage: Stage) -> str:
     """Nova answered 404, once, when it was locked and stopped."""
     server_id = quarantined(stage)
@@ -353,6 +392,26 @@ def _(stage: Stage, server_id: str) -> None:
 def _(stage: Stage, server_id: str) -> None:
     stage.set(excluded_projects=[])
     stage.live(hours=1)
+
+
+@scenario(State.ENDED, Event.ADOPT, ended_untouched)
+def _(stage: Stage, server_id: str) -> None:
+    """Its owner unshelves it."""
+    stage.world.cloud.compute.vms[server_id].vm_state = "active"
+    stage.live(hours=1)
+
+
+@scenario(State.ENDING, Event.KEPT, being_stopped)
+def _(stage: Stage, server_id: str) -> None:
+    stage.world.cloud.compute.settle(server_id)
+    stage.live(minutes=1)
+
+
+@scenario(State.ENDED, Event.UNDO)
+@scenario(State.ENDED, Event.EXTEND, ended_untouched)
+def _(stage: Stage, server_id: str) -> None:
+    answer = stage.world.extend(server_id)
+    assert answer.status_code == 200, answer.json
 
 
 @scenario(State.ACTIVE, Event.NOTICE)
@@ -446,6 +505,7 @@ def _(stage: Stage, server_id: str) -> None:
 @scenario(State.NOTICED, Event.EXEMPT)
 @scenario(State.QUARANTINED, Event.EXEMPT, at_rest_in_quarantine)
 @scenario(State.ENDING, Event.EXEMPT, end_begun)
+@scenario(State.ENDED, Event.EXEMPT)
 @scenario(State.FAILED, Event.EXEMPT, failed_untouched)
 @scenario(State.HELD, Event.EXEMPT)
 def _(stage: Stage, server_id: str) -> None:
@@ -457,6 +517,7 @@ def _(stage: Stage, server_id: str) -> None:
 @scenario(State.ACTIVE, Event.VANISH)
 @scenario(State.NOTICED, Event.VANISH)
 @scenario(State.QUARANTINED, Event.VANISH)
+@scenario(State.ENDED, Event.VANISH)
 @scenario(State.REVIVING, Event.VANISH)
 @scenario(State.FAILED, Event.VANISH)
 @scenario(State.EXEMPT, Event.VANISH)
@@ -468,6 +529,7 @@ def _(stage: Stage, server_id: str) -> None:
 
 
 @scenario(State.VANISHED, Event.REAPPEAR)
+@scenario(State.VANISHED, Event.RETURN, vanished_at_rest)
 def _(stage: Stage, server_id: str) -> None:
     stage.live(minutes=1)
 

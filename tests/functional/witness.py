@@ -27,7 +27,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?= UTC)")
 class Act:
     """Nova was asked to do something that the VM's owner would feel.
 
-    :ivar what: ``lock``, ``stop``, ``image`` (at the end) or ``delete``
+    :ivar what: ``lock``, ``stop``, ``shelve``, ``image`` (at the end) or ``delete``
     :ivar running: whether the VM ran at that moment
     :ivar images: of the VM, complete, and its project's at that moment
     """
@@ -103,7 +103,7 @@ def _what(request: wire.Request) -> str | None:
     if action == "createImage":
         # Of a running VM, before its end, it takes nothing away.
         return None if "-before-end-" in arguments["name"] else "image"
-    return {"lock": "lock", "os-stop": "stop"}.get(action)
+    return {"lock": "lock", "os-stop": "stop", "shelve": "shelve"}.get(action)
 
 
 class WatchedMail(MailServer):

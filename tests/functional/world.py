@@ -10,6 +10,7 @@ import json
 from email.message import EmailMessage
 from typing import Any
 
+import requests
 import sqlalchemy as sa
 from blazar import status as blazar_status
 
@@ -136,6 +137,31 @@ class World:
         }
         lease_id = self.row(server_id).lease_id
         return (api or self.as_alice).put(f"/v1/leases/{lease_id}", json=values)
+
+    def extend(self, server_id: str, api: Api | None = None, **body: Any) -> Any:
+        """Extend a VM by our own API, which reaches it past its end, too."""
+        return (api or self.as_alice).post(f"/v1/vm-expirations/{server_id}/extend", json=body)
+
+    def act(self, server_id: str, action: str, *, admin: bool = False) -> int:
+        """Have Alice, or an administrator, do something to a VM by Nova's API.
+
+        :param action: ``os-start``, ``unshelve``, ``unlock``, …
+        :returns: the HTTP status of the answer.
+        """
+        identity = self.cloud.identity
+        whose = (self.alice, self.alpha, ["member", "reader"])
+        if admin:
+            whose = (identity.any_user(), identity.any_project(), ["admin", "member", "reader"])
+        answer = requests.post(
+            f"{self.cloud.url}/compute/v2.1/servers/{server_id}/action",
+            json={action: None},
+            headers={
+                "X-Auth-Token": identity.issue(*whose),
+                "OpenStack-API-Version": "compute 2.90",
+            },
+            timeout=60,
+        )
+        return answer.status_code
 
     # What is there
 

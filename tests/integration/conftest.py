@@ -38,7 +38,12 @@ _TERMS = [
     "vmexpire_mail.max_refusals=2",
     "vmexpire_mail.timeout=3s",
 ]
-CALM = [*_TERMS, "virtual:vm.lease_duration=3m", "vmexpire_intake.reconcile_interval=20s"]
+CALM = [
+    *_TERMS,
+    "virtual:vm.lease_duration=3m",
+    f"virtual:vm.rules_file={Path(__file__).parent / 'rules.yaml'}",
+    "vmexpire_intake.reconcile_interval=20s",
+]
 ROUGH = [*_TERMS, "virtual:vm.lease_duration=2m", "vmexpire_intake.reconcile_interval=15s"]
 
 REAL = CALM

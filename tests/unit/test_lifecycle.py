@@ -114,6 +114,14 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.GONE: State.DELETED,
         Event.FAIL: State.FAILED,
         Event.POSTPONE: State.NOTICED,
+        Event.KEPT: State.ENDED,
+    },
+    State.ENDED: {
+        Event.ADOPT: State.ACTIVE,
+        Event.EXTEND: State.REVIVING,
+        Event.UNDO: State.REVIVING,
+        Event.EXEMPT: State.EXEMPT,
+        Event.VANISH: State.VANISHED,
     },
     State.REVIVING: {
         Event.HOLD: State.REVIVING,
@@ -136,6 +144,7 @@ ALLOWED: dict[State, dict[Event, State]] = {
         Event.EXTEND: State.REVIVING,
         Event.UNDO: State.REVIVING,
         Event.REAPPEAR: State.ACTIVE,
+        Event.RETURN: State.ENDED,
         Event.GONE: State.DELETED,
     },
     State.FAILED: {

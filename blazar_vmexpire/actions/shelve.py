@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping the VM at its end: shelved, and off its host.
+
+Its owner unshelves it when they need it again. Nova saves the disk in an image of which its answer
+does not tell the id, and which belongs to our own project; so it is looked for in Glance, by what
+Nova writes into it. The VM counts as shelved when that image is complete, and is its project's:
+then Nova removes it as soon as the owner unshelves. A volume-backed VM keeps its volume instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+
+from oslo_log import log as logging
+
+from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
+from blazar_vmexpire.actions.snapshot import ATTEMPT
+from blazar_vmexpire.cloud import Cloud, errors
+from blazar_vmexpire.cloud.glance import Image
+from blazar_vmexpire.cloud.nova import SHELVED, Server
+from blazar_vmexpire.exceptions import ActionFailed
+
+LOG = logging.getLogger(__name__)
+
+#: The lock's reason, which the owner sees.
+LOCK_REASON = "Its lease is over: it is being shelved"
+
+#: Nova shelves VMs in these statuses only.
+_CAN = frozenset({"ACTIVE", "PAUSED", "SHUTOFF", "SUSPENDED"})
+
+#: The note of the image that it was shelved into. Not ``image_id``, by which images are found that
+#: an extension removes: this one is all that there is of the VM.
+_IMAGE = "shelved_into"
+
+#: How often Nova may give up before that counts as final.
+_MOST_TRIES = 3
+
+#: How long an image may be missed in Glance before that counts as final.
+_MISSED = datetime.timedelta(minutes=5)
+
+
+def images_of(cloud: Cloud, server_id: str, owner: str | None = None) -> list[Image]:
+    """Return the images that a VM was shelved into, whatever became of them, the newest first.
+
+    :param owner: project; None means of any project.
+    """
+    found = [
+        image
+        for image in cloud.glance.find(owner=owner, instance_uuid=server_id)
+        if image.name.endswith("-shelved") and ATTEMPT not in image.properties
+    ]
+    return sorted(found, key=lambda image: image.created_at, reverse=True)
+
+
+def discard(cloud: Cloud, server_id: str) -> list[str]:
+    """Remove what is left in our own project of shelving a VM. It must not be shelved.
+
+    :returns: the ids of the images that were there.
+    """
+    removed = []
+    for image in images_of(cloud, server_id, cloud.keystone.service_project_id):
+        with contextlib.suppress(errors.NotFound):
+            cloud.glance.delete(image.id)
+            removed.append(image.id)
+    return removed
+
+
+class Shelve(Action):
+    """Lock, shelve, take off the host, give the image to the project, unlock."""
+
+    on_end = True
+    keeps = True
+
+    def check(self, server: Server) -> None:
+        """Refuse VMs that Nova does not shelve."""
+        if server.status not in _CAN | SHELVED:
+            raise ActionFailed(
+                f"Nova shelves no server in status {server.status}",
+                "bring it to ACTIVE or SHUTOFF, then retry",
+            )
+
+    def at_rest(self, server: Server) -> bool:
+        """Say whether it is still shelved."""
+        return server.status in SHELVED
+
+    def advance(self, job: Job) -> Outcome:
+        """Do the one next step."""
+        server = job.server
+        if server.task_state is not None:
+            return job.look_again()
+        if server.status not in SHELVED:
+            return self._shelve(job)
+        # Its owner may have shelved it: once it is off its host, there is nothing to see to.
+        ours = job.notes.get("ours", False)
+        image = None
+        if not server.volume_backed and (ours or server.status == "SHELVED"):
+            image = self._verified(job, ours=ours)
+            if image is None:
+                return job.look_again()
+        if server.status == "SHELVED":
+            job.intend("offload")
+            job.cloud.nova.shelve_offload(server.id)
+            job.report("offload_asked")
+            return job.look_again()
+        if image is not None and image.owner != job.project_id:
+            job.intend("give")
+            job.cloud.glance.give(image.id, job.project_id)
+            job.report("image_given", image_id=image.id, size=image.size)
+        return self._unlock(job) or Done({"image_id": image.id} if image else {})
+
+    def _shelve(self, job: Job) -> Outcome:
+        """Ask for it; or, when Nova gave up, ask again after a while."""
+        server, asked = job.server, job.notes.get("asked", 0)
+        if asked > job.notes.get("given_up", 0):
+            for image_id in discard(job.cloud, server.id):
+                job.report("image_removed", image_id=image_id)
+            LOG.error("Server %s was not shelved: Nova gave up, it is %s", server.id, server.status)
+            job.report("shelve_failed", status=server.status)
+            job.note(given_up=asked)
+            return job.wait_long()
+        if asked >= _MOST_TRIES:
+            raise ActionFailed(
+                f"Nova gave up shelving it {_MOST_TRIES} times",
+                "find out why in the logs of nova-compute and glance-api, then retry",
+            )
+        self.check(server)
+        # Paced before it is locked: a VM that the brake holds back stays its owner's meanwhile.
+        job.intend("shelve", paced=True, ours=True, undo=None if asked else _undo(job))
+        if not server.locked:
+            # Its owner could unshelve it while it is being shelved.
+            job.cloud.nova.lock(server.id, LOCK_REASON)
+            job.report("locked", reason=LOCK_REASON)
+        job.cloud.nova.shelve(server.id)
+        # It counts from here: that Nova is out of order, for however long, is no giving up.
+        job.note(asked=asked + 1)
+        job.report("shelve_asked")
+        return job.look_again()
+
+    @staticmethod
+    def _verified(job: Job, *, ours: bool) -> Image | None:
+        """Return the image that the VM was shelved into; None while Glance does not show it.
+
+        :raises ActionFailed: it is not there, or not complete.
+        """
+        image_id = job.notes.get(_IMAGE)
+        if image_id is not None:
+            with contextlib.suppress(errors.NotFound):
+                image = job.cloud.glance.get(image_id)
+                if image.status == "active" and image.size:
+                    return image
+            raise _lost(f"image {image_id}, which it was shelved into, is gone or not complete")
+        owner = job.cloud.keystone.service_project_id if ours else None
+        for image in images_of(job.cloud, job.server.id, owner):
+            if image.status == "active" and image.size:
+                job.note(**{_IMAGE: image.id})
+                return image
+        if job.notes.get("step") != "verify":
+            job.intend("verify")
+        elif job.stepping_for() > _MISSED:
+            raise _lost("it is shelved, and Glance has no complete image of it")
+        return None
+
+    @staticmethod
+    def _unlock(job: Job) -> Wait | None:
+        """Unlock it if we locked it, and see that it is; None when nothing is left to do.
+
+        Its owner cannot unshelve it while it is locked by an administrator.
+        """
+        if not job.undo.get("unlock"):
+            return None
+        if job.server.locked:
+            job.intend("unlock")
+            job.cloud.nova.unlock(job.server.id)
+            job.report("unlocked")
+            return Wait()
+        # From here on a lock is somebody else's.
+        job.ledger(job.notes, undo={"unlock": False})
+        return None
+
+
+def _undo(job: Job) -> dict[str, bool]:
+    """Say what an extension has to do so that the VM is as it was: Nova unshelves it running."""
+    undo = {"unshelve": True}
+    if not job.server.locked:
+        undo["unlock"] = True
+    if job.server.status == "ACTIVE":
+        # Nova shuts it down first, and may give up after that.
+        undo["start"] = True
+    if job.server.status == "SHUTOFF" and not job.undo.get("start"):
+        undo["stop"] = True
+    return undo
+
+
+def _lost(reason: str) -> ActionFailed:
+    return ActionFailed(
+        reason,
+        "look for its image NAME-shelved in Glance, and at the logs of nova-compute; if its image"
+        " is lost, unshelving it would not bring it back",
+    )
