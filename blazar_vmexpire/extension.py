@@ -27,7 +27,7 @@ from blazar_vmexpire.lifecycle import Event, State, Terms
 from blazar_vmexpire.notices import words
 
 #: How long Blazar is given to write the date it asked about, before the lease is looked at.
-_SETTLE = datetime.timedelta(seconds=2)
+SETTLE = datetime.timedelta(seconds=2)
 
 #: How long a lease that Blazar had in hand may take to follow the VM's row.
 _FOLLOW_WITHIN = datetime.timedelta(minutes=10)
@@ -140,7 +140,7 @@ def move_end(
     row, old_end = _movable(connection, server_id)
     if new_end == old_end:
         # Blazar asks about a new name, too.
-        db_api.poke(connection, [server_id], now + _SETTLE)
+        db_api.poke(connection, [server_id], now + SETTLE)
         return None
     hold = holds.current(connection, server_id, now)
     _check(row, old_end, new_end, caller, terms, hold, now)
@@ -152,7 +152,7 @@ def move_end(
         caller=caller,
         hold=hold,
         now=now,
-        next_at=now + _SETTLE,
+        next_at=now + SETTLE,
         progress=row.progress,
     )
 
@@ -224,6 +224,61 @@ def move_lease(
     if not _write_lease(connection, row, new_end, terms, now):
         progress[_FOLLOWS_UNTIL] = (now + _FOLLOW_WITHIN).isoformat()
     return progress
+
+
+def movable(connection: sa.Connection, server_id: str) -> Expiration:
+    """Hold a VM's row whose end can still be moved, until the transaction ends.
+
+    :raises NotFound: there is no such VM.
+    :raises Conflict: the VM is being deleted, or has no lease.
+    """
+    return _movable(connection, server_id)[0]
+
+
+def check(
+    connection: sa.Connection,
+    row: Expiration,
+    new_end: datetime.datetime,
+    *,
+    caller: Caller,
+    terms: Terms,
+    now: datetime.datetime,
+) -> None:
+    """See that somebody may move a VM's end; nothing is written.
+
+    :param row: of a VM that has an end.
+    :param new_end: naive UTC, a whole minute; the end that it has may always stay.
+    :raises Refused: they may not; the message says why.
+    """
+    assert row.ends_at is not None  # noqa: S101 - the caller's to see to
+    hold = holds.current(connection, row.server_id, now)
+    _check(row, row.ends_at, new_end, caller, terms, hold, now)
+
+
+def move(
+    connection: sa.Connection,
+    row: Expiration,
+    new_end: datetime.datetime,
+    *,
+    caller: Caller,
+    now: datetime.datetime,
+) -> Expiration:
+    """Write another end, which was checked, to a VM's row that is held; its lease follows.
+
+    :returns: the row as it is now, due at once.
+    """
+    assert row.ends_at is not None  # noqa: S101 - the caller's to see to
+    return _move(
+        connection,
+        row,
+        row.ends_at,
+        new_end,
+        caller=caller,
+        hold=holds.current(connection, row.server_id, now),
+        now=now,
+        next_at=now,
+        progress=row.progress,
+    )
 
 
 def lease_follows(row: Expiration, now: datetime.datetime) -> bool:

@@ -110,6 +110,13 @@ class Facts:
         )
 
     @property
+    def waits_for_its_start(self) -> bool:
+        """Whether Blazar's manager has made it, and its engine is still to begin it."""
+        return self.status == blazar_status.lease.PENDING and any(
+            event.event_type == _START and event.status == _UNDONE for event in self.events
+        )
+
+    @property
     def mark(self) -> str:
         """Names this very transition: another one, later, has another mark."""
         return f"{self.status} since {self.updated_at}"
@@ -217,6 +224,17 @@ def server_of(connection: sa.Connection, reservation: str) -> str | None:
     return found
 
 
+def beside(connection: sa.Connection, lease_id: str, reservation: str) -> bool:
+    """Say whether a lease holds other reservations than this one, of whatever resource type."""
+    r = RESERVATIONS.c
+    return (
+        connection.execute(
+            sa.select(r.id).where(r.lease_id == lease_id, r.id != reservation).limit(1)
+        ).first()
+        is not None
+    )
+
+
 def faults(facts: Facts, wanted: Wanted) -> list[str]:
     """List what is wrong with a lease that should be live, in words."""
     return row_faults(facts, wanted) + _part_faults(facts, wanted)
@@ -263,6 +281,9 @@ def _part_faults(facts: Facts, wanted: Wanted) -> list[str]:
 def mend(connection: sa.Connection, facts: Facts, wanted: Wanted, now: datetime.datetime) -> None:
     """Make a lease what it has to be, under the id it has: also to move, or to reopen it.
 
+    Its reservation keeps its id, too, where it has but one: that of a lease that an owner made is
+    Blazar's, and theirs to use.
+
     :raises LeaseBusy: when it is no longer as ``facts`` has it.
     """
     _compare_and_set(connection, facts, now, _lease_columns(wanted))
@@ -274,7 +295,11 @@ def mend(connection: sa.Connection, facts: Facts, wanted: Wanted, now: datetime.
         )
     )
     connection.execute(sa.delete(RESERVATIONS).where(_own_reservations([lease_id])))
-    connection.execute(RESERVATIONS.insert(), [_reservation_row(wanted, now)])
+    own = [r.id for r in facts.reservations]
+    row = _reservation_row(wanted, now)
+    connection.execute(
+        RESERVATIONS.insert(), [row | {"id": own[0] if len(own) == 1 else row["id"]}]
+    )
     connection.execute(EVENTS.insert(), _event_rows(wanted, now))
 
 

@@ -8,8 +8,9 @@ made here is whether a lease may be moved, because Blazar asks for it here.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import oslo_messaging
@@ -23,7 +24,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import timeutils, uuidutils
 
-from blazar_vmexpire import RESOURCE_TYPE, extension, leases, lifecycle
+from blazar_vmexpire import RESOURCE_TYPE, choice, explicit, extension, leases, lifecycle
 from blazar_vmexpire.api import policies, views
 from blazar_vmexpire.conf import opts, vm
 from blazar_vmexpire.db import api as db_api
@@ -35,8 +36,34 @@ from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
 
-#: What a PUT may say about a reservation of ours besides nothing: what it is anyway.
-_HARMLESS_KEYS = {"id", "resource_type", "start_date", "end_date"}
+#: What a PUT may say about a reservation of ours: what it is anyway, and what can be chosen.
+_CHANGEABLE = {"id", "resource_type", "start_date", "end_date", *choice.KEYS}
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise a refusal of ours as one that Blazar's API passes on, and that leaves a lease alone."""
+    try:
+        yield
+    except extension.Conflict as error:
+        # The only class that crosses Blazar's RPC as a 409.
+        raise manager_exceptions.CantUpdateParameter(str(error)) from error
+    except extension.Refused as error:
+        # Of the classes that leave a lease as it was, the one that fits.
+        raise blazar_exceptions.InvalidInput(str(error)) from error
+
+
+def _server_id(values: Mapping[str, Any]) -> str:
+    """Say which VM a new reservation is for.
+
+    :raises blazar.exceptions.BlazarException: it does not say, or what it says is no UUID.
+    """
+    server_id = values.get("server_id")
+    if server_id is None:
+        raise manager_exceptions.MissingParameter(param="server_id")
+    if not isinstance(server_id, str) or not uuidutils.is_uuid_like(server_id):
+        raise blazar_exceptions.InvalidInput(f"server_id {str(server_id)[:100]!r} is not a UUID")
+    return server_id
 
 
 class Starter(base.BaseMonitorPlugin):  # type: ignore[misc]
@@ -203,61 +230,74 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
         """Say which VM a reservation is for: of an existing one its own.
 
         :raises blazar.exceptions.InvalidInput: for a new one, saying what is wrong with it.
+        :raises blazar.manager.exceptions.CantUpdateParameter: 409: the VM cannot have one now.
         """
         server_id = lease_values.get("resource_id")
-        if "id" in lease_values and server_id is not None:
-            return [server_id]
-        raise self._why_not(lease_values)
+        if "id" not in lease_values or server_id is None:
+            server_id = _server_id(lease_values)
+            with _refusals():
+                self._request(server_id, lease_values, None)
+        return [server_id]
 
     def reserve_resource(self, reservation_id: str, values: dict[str, Any]) -> str:
-        """Refuse: every VM in scope has its lease already.
+        """Take note that Blazar makes a lease for a VM: once it has started, it is the VM's.
 
+        :returns: the VM's UUID, which is to be the reservation's ``resource_id``.
         :raises blazar.exceptions.InvalidInput: saying what is wrong.
+        :raises blazar.manager.exceptions.CantUpdateParameter: 409: the VM cannot have one now.
         """
-        raise self._why_not(values)
+        server_id = _server_id(values)
+        with _refusals():
+            self._request(server_id, values, reservation_id)
+        return server_id
 
-    def _why_not(self, values: dict[str, Any]) -> Any:
-        """Say why no lease can be made for a VM by hand, without telling strangers anything."""
-        server_id = values.get("server_id")
-        if server_id is None:
-            return manager_exceptions.MissingParameter(param="server_id")
-        if not isinstance(server_id, str) or not uuidutils.is_uuid_like(server_id):
-            return blazar_exceptions.InvalidInput(
-                f"server_id {str(server_id)[:100]!r} is not a UUID"
-            )
-        caller = self._caller()
-        with self.tools.database.begin() as connection:
-            row = db_api.get(connection, server_id)
-        if (
-            row is None
-            or row.state in (lifecycle.State.SEEN, lifecycle.State.DELETED)
-            or (row.project_id != caller.project_id and not caller.is_admin)
-        ):
-            return blazar_exceptions.InvalidInput(
-                f"server {server_id} is not one of your project's whose leases you can change"
-            )
-        # The only class that crosses Blazar's RPC as a 409.
-        return manager_exceptions.CantUpdateParameter(
-            f"server {server_id} already has lease {row.lease_id}, which ends"
-            f" {row.ends_at:%Y-%m-%d %H:%M} UTC: update that lease to move its end"
+    @retried
+    def _request(self, server_id: str, values: dict[str, Any], reservation_id: str | None) -> None:
+        caller, now = self._caller(), self.tools.clock()
+        wish = explicit.Wish(
+            values=values,
+            reservation_id=reservation_id,
+            default_before_end=datetime.timedelta(
+                minutes=self._conf.manager.minutes_before_end_lease
+            ),
         )
+        with self.tools.database.begin() as connection:
+            row = explicit.known(connection, server_id, caller)
+            explicit.request(
+                connection,
+                row,
+                wish,
+                caller=caller,
+                verdict=choice.own_verdict(self.tools.book, connection, row, now),
+                possible=self._possible(),
+                now=now,
+            )
+
+    def _possible(self) -> dict[str, list[str]]:
+        """Say which actions there are for each time."""
+        actions = self.tools.actions.items()
+        return {
+            "before_end_action": [name for name, action in actions if action.before_end],
+            "on_end_action": [name for name, action in actions if action.on_end],
+        }
 
     def update_reservation(self, reservation_id: str, values: dict[str, Any]) -> None:
-        """Decide whether a lease may be moved, and move our own clock if so.
+        """Decide whether a lease may be changed, and change our own clock if so.
 
         Blazar asks before it writes anything; what is raised here leaves the lease as it was.
 
         :param values: ``start_date`` and ``end_date`` as naive UTC datetimes, and whatever else the
             request said about this reservation.
-        :raises blazar.exceptions.InvalidInput: 400: the date is not allowed.
-        :raises blazar.manager.exceptions.CantUpdateParameter: 409: the VM is being deleted.
+        :raises blazar.exceptions.InvalidInput: 400: the date, or an action, is not allowed.
+        :raises blazar.manager.exceptions.CantUpdateParameter: 409: the VM is being deleted, or its
+            actions cannot be changed now.
         """
         end_date = values.get("end_date")
-        unknown = sorted(set(values) - _HARMLESS_KEYS)
+        unknown = sorted(set(values) - _CHANGEABLE)
         if unknown:
             raise blazar_exceptions.InvalidInput(
-                f"a {RESOURCE_TYPE} reservation has nothing that could be changed:"
-                f" {', '.join(map(str, unknown))} {'is' if len(unknown) == 1 else 'are'} not known"
+                f"of a {RESOURCE_TYPE} reservation only {' and '.join(choice.KEYS)} can be changed:"
+                f" not {', '.join(map(str, unknown))}"
             )
         if not isinstance(end_date, datetime.datetime) or not isinstance(
             values.get("start_date"), datetime.datetime
@@ -266,40 +306,48 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
             raise blazar_exceptions.InvalidInput(
                 "start_date and end_date belong to the lease, not to its reservation"
             )
-        try:
-            self._move_end(reservation_id, values["start_date"], end_date)
-        except extension.Conflict as error:
-            raise manager_exceptions.CantUpdateParameter(str(error)) from error
-        except extension.Refused as error:
-            # Of the classes that leave a lease as it was, the one that fits.
-            raise blazar_exceptions.InvalidInput(str(error)) from error
+        with _refusals():
+            self._update(reservation_id, values)
         if self.service is not None:
             self.service.worker.wake()
 
     @retried
-    def _move_end(
-        self, reservation_id: str, start_date: datetime.datetime, end_date: datetime.datetime
-    ) -> None:
+    def _update(self, reservation_id: str, values: dict[str, Any]) -> None:
         caller = self._caller()
         now = self.tools.clock()
+        new_end = values["end_date"]
         with self.tools.database.begin() as connection:
             server_id = leases.server_of(connection, reservation_id)
             if server_id is None:
                 raise extension.NotAllowed(f"reservation {reservation_id} is not for a server")
-            row = db_api.get(connection, server_id)
-            if row is None or row.adopted_at is None:
+            row = extension.movable(connection, server_id)
+            explicit.refuse_pending(row, reservation_id)
+            if row.adopted_at is None:
                 raise extension.NotFound(server_id)
             begun = lifecycle.floor_minute(row.adopted_at)
-            if start_date != begun:
+            if values["start_date"] != begun:
                 raise extension.NotAllowed(
                     f"start_date cannot be changed: the lease began {begun:%Y-%m-%d %H:%M} UTC"
                 )
+            own = choice.own_verdict(self.tools.book, connection, row, now)
+            actions = choice.parse(values, own.terms, self._possible())
+            other_end = new_end if new_end != row.ends_at else None
+            choice.check(row, actions, own.terms, now, other_end)
+            row = choice.change(
+                connection,
+                row,
+                actions,
+                caller=caller,
+                verdict=own,
+                now=now,
+                next_at=now + extension.SETTLE,
+            )
             extension.move_end(
                 connection,
                 server_id,
-                end_date,
+                new_end,
                 caller=caller,
-                terms=self.tools.book.verdict(connection, row, now).terms,
+                terms=lifecycle.with_choice(own.terms, row.chosen),
                 now=now,
             )
 

@@ -323,6 +323,18 @@ def add_notice(
     return True
 
 
+def carry_notices(connection: sa.Connection, row: Expiration, generation: int) -> None:
+    """Let what was said of a VM's end, or is to be said, hold for the next generation, too.
+
+    :param row: as it was.
+    """
+    connection.execute(
+        sa.update(notices)
+        .where(notices.c.server_id == row.server_id, notices.c.generation == row.generation)
+        .values(generation=generation)
+    )
+
+
 def update_notice(connection: sa.Connection, notice_id: int, **columns: Any) -> None:
     """Write columns of a notice."""
     connection.execute(sa.update(notices).where(notices.c.id == notice_id).values(**columns))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import lease_audit, lease_sets, leases
+from blazar_vmexpire import explicit, lease_audit, lease_sets, leases
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.db.models import expirations, history
@@ -87,6 +87,8 @@ def _remove_misplaced(tools: Tools) -> int:
 
 
 def _remove(connection: sa.Connection, strays: Sequence[Stray], now: datetime.datetime) -> int:
+    awaited = explicit.awaited(connection, {s.server_id for s in strays if s.server_id})
+    strays = [stray for stray in strays if stray.reservation_id not in awaited]
     if not strays:
         return 0
     held = set(lease_sets.unchanged(connection, {s.lease_id: s.lease_status for s in strays}))

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import RESOURCE_TYPE, lease_sets, lifecycle
+from blazar_vmexpire import RESOURCE_TYPE, explicit, lease_sets, lifecycle
 from blazar_vmexpire.brake import ENDABLE, Slots
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
@@ -273,6 +273,8 @@ def _free(
             sa.or_(x.claimed_until.is_(None), x.claimed_until < now),
             x.questions == x.answered,
             x.attempts == 0,
+            # A lease of its owner's may be about to begin.
+            ~explicit.pending_in_sql(),
         )
         .with_for_update(skip_locked=True)
     )

@@ -145,12 +145,13 @@ def hold(connection: sa.Connection, row: Expiration) -> None:
 
 
 def write(connection: sa.Connection, row: Expiration, **columns: Any) -> None:
-    """Write columns of a claimed row; ``progress`` as a mapping.
+    """Write columns of a claimed row; ``progress`` and ``chosen`` as mappings.
 
     :raises ClaimLost: when the row is no longer this claimer's, or of another generation.
     """
-    if "progress" in columns:
-        columns["progress"] = as_json(columns["progress"])
+    for name in ("progress", "chosen"):
+        if columns.get(name) is not None:
+            columns[name] = as_json(columns[name])
     changed = connection.execute(
         sa.update(expirations).where(*_fence(row)).values(**columns)
     ).rowcount

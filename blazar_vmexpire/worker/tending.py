@@ -13,14 +13,15 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import adoption, leases, lifecycle, subjects
+from blazar_vmexpire import adoption, explicit, leases, lifecycle, subjects
 from blazar_vmexpire.actions.base import Wait
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.holds import Hold
-from blazar_vmexpire.exceptions import ActionFailed
+from blazar_vmexpire.exceptions import ActionFailed, ClaimLost
+from blazar_vmexpire.explicit import Pending
 from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker import claims, judging, quarantine
 from blazar_vmexpire.worker.case import TELL_OF_THE_END, Case, read
@@ -32,6 +33,7 @@ from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.last_words import ENDED
 from blazar_vmexpire.worker.pretending import Pretending
+from blazar_vmexpire.worker.replacing import RECHECK, Replacing
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
@@ -54,6 +56,7 @@ class Tending:
         self._pretending = Pretending(tools, keeping)
         self._holding = Holding(tools, keeping)
         self._edits = Edits(tools, telling)
+        self._replacing = Replacing(tools, telling)
 
     def __call__(self, row: Expiration) -> None:
         """Do what there is to do, and give the row back.
@@ -66,7 +69,11 @@ class Tending:
         if row.questions > row.answered or not row.facts:
             self._look(row)
             return
+        if self._replacing.await_lease(row):
+            return
         case = read(self._tools, row)
+        if self._replacing.put_back(row, case.facts):
+            return
         due = case.now >= case.plan.ends_at
         # Once its end is due a lease may be over; only what Blazar is changing is waited for.
         in_transition = case.facts is not None and case.facts.in_transition
@@ -360,6 +367,8 @@ class Tending:
     def _close(connection: sa.Connection, case: Case) -> None:
         row, facts, now = case.row, case.facts, case.now
         claims.finish(connection, row, now, attempts=0, **begun(row, case.terms.on_end_action))
+        if explicit.asked_for_meanwhile(connection, row):
+            raise ClaimLost(f"a lease was made for server {row.server_id} at this moment")
         if facts is not None and facts.status == "ACTIVE":
             leases.close(connection, facts, now)
         db_api.record(connection, row, "end_begun", now, action=case.terms.on_end_action)
@@ -381,6 +390,8 @@ class Tending:
         if plan.quarantine_at is not None:
             dates.append(plan.quarantine_at)
         dates.append(plan.before_end_at)
+        if Pending.of(case.row) is not None:
+            dates.append(now + RECHECK)
         dates.extend(n.due_at for n in case.notices if n.due_at is not None)
         return min((date for date in dates if date > now), default=now + _SOON)
 

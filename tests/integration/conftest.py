@@ -42,6 +42,7 @@ CALM = [
     *_TERMS,
     "virtual:vm.lease_duration=3m",
     f"virtual:vm.rules_file={Path(__file__).parent / 'rules.yaml'}",
+    "virtual:vm.allowed_actions=delete",
     "vmexpire_intake.reconcile_interval=20s",
 ]
 ROUGH = [*_TERMS, "virtual:vm.lease_duration=2m", "vmexpire_intake.reconcile_interval=15s"]

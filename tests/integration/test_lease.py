@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cloudlib import MINUTE, Account, Answer, Cloud, Vm, dates_written, in_minutes
+from tests.integration.cloudlib import (
+    MINUTE,
+    Account,
+    Answer,
+    Cloud,
+    Vm,
+    dates_written,
+    images_of,
+    in_minutes,
+)
 from tests.integration.waiting import utcnow, wait_for
 
 EXTENSION = 10 * MINUTE
@@ -213,3 +222,84 @@ def test_a_lease_given_away_comes_back(calm: Cloud) -> None:
     assert vm.ends_at == ends_at
     assert vm.put_lease(calm.bob, end_date=ends_at + MINUTE).status == 403
     vm.delete()
+
+
+def ask_for_lease(vm: Vm, account: Account | None = None, **values: Any) -> Answer:
+    """POST a lease for a VM, as its owner unless said otherwise."""
+    dates = {"end_date": values.pop("end_date")}
+    body = {
+        "name": f"of {vm.name}",
+        "start_date": "now",
+        "events": [],
+        "reservations": [{"resource_type": "virtual:vm", "server_id": vm.id, **values}],
+        **dates_written(dates),
+    }
+    return (account or vm.owner).request("reservation", "POST", "/leases", body)
+
+
+def leases_of(vm: Vm) -> list[dict[str, Any]]:
+    """List a VM's leases, as an administrator sees them."""
+    return [
+        lease
+        for lease in vm.cloud.admin.get("reservation", "/leases")["leases"]
+        if vm.id in [r["resource_id"] for r in lease["reservations"]]
+    ]
+
+
+def wait_for_lease(vm: Vm, lease_id: str) -> dict[str, Any]:
+    """Wait until a VM has this lease, and return it."""
+    wait_for(f"lease {lease_id} of {vm}", lambda: vm.row().lease_id == lease_id, 40, every=1)
+    lease = vm.lease()
+    assert (lease["status"], lease["trust_id"]) == ("ACTIVE", None)
+    return lease
+
+
+def test_an_owner_makes_a_lease_of_their_own(calm: Cloud) -> None:
+    vm = calm.boot("explicit")
+    implicit, mine = str(vm.row().lease_id), owner_of(vm)
+    new_end = in_minutes(6)
+    too_far(ask_for_lease(vm, end_date=utcnow() + datetime.timedelta(days=365)))
+    stranger = ask_for_lease(vm, calm.bob, end_date=new_end)
+    assert (stranger.status, "not one of your project's" in stranger.message) == (400, True)
+    wrong = ask_for_lease(vm, end_date=new_end, on_end_action="notification")
+    assert (wrong.status, "it can be snapshot or delete" in wrong.message) == (400, True), wrong
+    assert [lease["id"] for lease in leases_of(vm)] == [implicit]
+
+    made = ask_for_lease(vm, end_date=new_end).body["lease"]
+    lease = wait_for_lease(vm, made["id"])
+    assert owner_of(vm) == mine
+    assert [r["id"] for r in lease["reservations"]] == [r["id"] for r in made["reservations"]]
+    assert vm.ends_at == new_end
+    assert calm.admin.request("reservation", "GET", f"/leases/{implicit}").status == 404
+    second = ask_for_lease(vm, end_date=new_end)
+    assert (second.status, "already has lease" in second.message) == (409, True), second
+    # It is extended like any other.
+    vm.move_end(new_end + MINUTE)
+
+    answer = calm.alice.request("reservation", "DELETE", f"/leases/{made['id']}")
+    assert answer.status in (200, 204), answer
+    wait_for(f"an implicit lease of {vm}", lambda: vm.row().lease_id != made["id"], 20, every=1)
+    assert vm.lease()["name"].endswith(vm.id)
+    assert vm.ends_at == new_end + MINUTE
+    vm.wait_for_mail("restored", 20)
+    vm.delete()
+
+
+def test_a_vm_ends_as_its_owner_chose(calm: Cloud) -> None:
+    vm = calm.boot("explicit end")
+    ends_at = in_minutes(4)
+    made = ask_for_lease(vm, end_date=ends_at, on_end_action="delete").body["lease"]
+    wait_for_lease(vm, made["id"])
+    (reservation,) = made["reservations"]
+    # By the reservation's id what was chosen can be changed, and nothing else.
+    for values, status in (
+        ({"resource_id": calm.alice.user_id}, 400),
+        ({"on_end_action": "snapshot"}, 200),
+        ({"on_end_action": "delete"}, 200),
+    ):
+        answer = vm.put_lease(reservations=[{"id": reservation["id"], **values}])
+        assert answer.status == status, answer
+    assert vm.lease()["status"] == "ACTIVE"
+    vm.wait_for_end()
+    assert utcnow() >= ends_at
+    assert images_of(calm, vm) == []
