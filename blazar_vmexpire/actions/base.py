@@ -42,7 +42,8 @@ class Ledger(Protocol):
         :param notes: replace the action's notes.
         :param irreversible: from here on an extension comes too late (or, False, no longer).
         :param paced: it can be undone, but the brake counts it, and may hold it back.
-        :param undo: what an extension has to undo, added to what is there.
+        :param undo: what an extension has to undo, added to what is there; so are, to a mapping
+            that is there, the items of one of the same name.
         :raises blazar_vmexpire.exceptions.ClaimLost: when the VM was extended meanwhile, or taken
             over: the call that this is the intent of must not be made.
         :raises blazar_vmexpire.exceptions.Braked: nor must it be when the brake holds it back.

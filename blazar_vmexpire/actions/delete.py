@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deleting the VM."""
+"""Deleting the VM, its volumes kept."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 
+from blazar_vmexpire.actions import volumes
 from blazar_vmexpire.actions.base import Action, Job, Outcome
 from blazar_vmexpire.cloud import errors
 
@@ -16,12 +17,16 @@ _SELDOM = datetime.timedelta(hours=1)
 
 
 class Delete(Action):
-    """Ask Nova to delete the VM, and wait until it is gone."""
+    """Keep its volumes, ask Nova to delete the VM, and wait until it is gone."""
 
     on_end = True
 
     def advance(self, job: Job) -> Outcome:
-        """Ask, and look again until the VM is gone."""
+        """Do the one next step."""
+        if job.notes.get("step") != "delete":
+            waiting = volumes.keep(job)
+            if waiting is not None:
+                return waiting
         delete(job)
         return job.look_again()
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Taking an image of the VM that its project can keep.
 
-At the end of a lease: lock, stop, image, verify, give it to the project, delete. Before the end:
-image of the running VM, verify, give. Nothing is believed but what Glance says of the very image
-whose id Nova returned: neither Nova's answer nor its events prove that an image exists, and
-deleting a VM while its image is still queued loses the image.
+At the end of a lease: lock, stop, image, verify, give it to the project, keep the volumes, delete.
+Of a VM that boots from a volume no image is made: that volume, kept, is what remains.
+Before the end: image of the running VM, verify, give. Nothing is believed but what Glance says of
+the very image whose id Nova returned: neither Nova's answer nor its events prove that an image
+exists, and deleting a VM while its image is still queued loses the image.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from blazar_vmexpire.actions import delete
+from blazar_vmexpire.actions import delete, volumes
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
 from blazar_vmexpire.actions.rest import bring_to_rest
 from blazar_vmexpire.cloud import Cloud, errors
@@ -34,6 +35,9 @@ LOCK_REASON = "Its lease is over: an image is being made of it before it is dele
 
 #: Nova makes images of VMs in these statuses only.
 _CAN = frozenset({"ACTIVE", "PAUSED", "SHUTOFF", "SUSPENDED"})
+
+_NO_VOLUME = "it boots from a volume, and none is attached to it"
+_FIND_IT = "find out where its volume is, then delete the VM by hand"
 
 #: How many images may fail before that counts as final.
 _MOST_IMAGES = 3
@@ -58,7 +62,10 @@ def discard(cloud: Cloud, notes: Mapping[str, Any]) -> list[str]:
 
 
 class Snapshot(Action):
-    """An image, verified and owned by the VM's project; at the end the VM is deleted then."""
+    """An image, verified and owned by the VM's project; at the end the VM is deleted then.
+
+    In place of an image, at the end, the volume that a VM boots from.
+    """
 
     before_end = True
     on_end = True
@@ -66,10 +73,9 @@ class Snapshot(Action):
     def check(self, server: Server) -> None:
         """Refuse VMs that no such image can be made of."""
         if server.volume_backed:
-            raise ActionFailed(
-                "its disk is a volume, and an image of it would be empty",
-                "delete it yourself if its volume is kept, or choose another on_end_action",
-            )
+            if not server.volumes:
+                raise ActionFailed(_NO_VOLUME, _FIND_IT)
+            return
         if server.status not in _CAN:
             raise ActionFailed(
                 f"Nova makes no image of a server in status {server.status}",
@@ -81,10 +87,27 @@ class Snapshot(Action):
         if job.notes.get("step") == "delete":
             delete.delete(job)
             return job.look_again()
+        if job.server.volume_backed:
+            return self._keep_boot_volume(job)
         image_id = job.notes.get("image_id")
         if image_id is None:
             return self._bring_to_rest(job) or self._begin_image(job)
         return self._finish_image(job, image_id)
+
+    def _keep_boot_volume(self, job: Job) -> Outcome:
+        if not job.at_end:
+            raise ActionFailed(
+                "its disk is a volume: an image of it would be empty, and its owner could use no"
+                " snapshot that we make",
+                "its volume is kept at its end; its owner can make snapshots of it at any time",
+            )
+        waiting = volumes.keep(job, bootable=True)
+        if waiting is not None:
+            return waiting
+        if not job.notes.get(volumes.KEPT):
+            raise ActionFailed(_NO_VOLUME, _FIND_IT)
+        delete.delete(job)
+        return job.look_again()
 
     def _bring_to_rest(self, job: Job) -> Outcome | None:
         """At the end, bring the VM to rest; None when it is."""
@@ -156,6 +179,9 @@ class Snapshot(Action):
             job.note(image_id=None, attempt=None)
             return Wait()
         job.note(**result)
+        waiting = volumes.keep(job)
+        if waiting is not None:
+            return waiting
         delete.delete(job)
         return job.look_again()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The border to Nova, Glance and Keystone: thin adapters over keystoneauth.
+"""The border to Nova, Glance, Cinder and Keystone: thin adapters over keystoneauth.
 
 Every call has a timeout, raises nothing but :mod:`blazar_vmexpire.cloud.errors`, and is not
 repeated: whoever calls knows whether and when to try again.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from keystoneauth1 import session as ksa_session
 from oslo_config import cfg
 
+from blazar_vmexpire.cloud.cinder import Cinder
 from blazar_vmexpire.cloud.glance import Glance
 from blazar_vmexpire.cloud.keystone import Keystone
 from blazar_vmexpire.cloud.nova import Nova
@@ -19,11 +20,12 @@ __all__ = ["Cloud", "connect"]
 
 
 class Cloud:
-    """The three services, over one session with one token. Threads may share it."""
+    """The services, over one session with one token. Threads may share it."""
 
     def __init__(self, session: ksa_session.Session, where: Endpoints) -> None:
         self.nova = Nova(session, where)
         self.glance = Glance(session, where)
+        self.cinder = Cinder(session, where)
         self.keystone = Keystone(session, where)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong when Nova, Glance or Keystone is asked something.
+"""What can go wrong when Nova, Glance, Cinder or Keystone is asked something.
 
 There is one class for each thing that a caller can do about it. Exceptions of keystoneauth and
 requests are translated into these here at the border; none of them gets any further.
@@ -11,7 +11,7 @@ from __future__ import annotations
 class CloudError(Exception):
     """A service was asked for something and did not do it.
 
-    :ivar service: ``nova``, ``glance`` or ``keystone``
+    :ivar service: ``nova``, ``glance``, ``cinder`` or ``keystone``
     :ivar what: the call in words, such as ``stop server 1234``
     :ivar detail: why, in the words of the service where it said something
     :ivar status: HTTP status of the answer; None when there was no answer

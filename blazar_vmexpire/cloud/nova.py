@@ -57,6 +57,9 @@ class Server:
     :ivar flavor: as Nova embeds it: ``original_name``, ``vcpus``, ``ram``, ``disk``, …
     :ivar host: the hypervisor's host; None while there is none, or for those who may not see it
     :ivar locked_reason: None when it is not locked, or was locked without a reason
+    :ivar root_device: such as ``/dev/vda``; None while there is none
+    :ivar volumes: ids of the volumes that are attached; in a page of :meth:`Nova.pages` Nova leaves
+        them out where it could not read them, in a single GET it does not
     """
 
     id: str
@@ -76,6 +79,8 @@ class Server:
     locked_reason: str | None
     metadata: dict[str, str]
     tags: tuple[str, ...]
+    root_device: str | None
+    volumes: tuple[str, ...]
 
     @property
     def volume_backed(self) -> bool:
@@ -116,6 +121,37 @@ class Server:
             locked_reason=fields.text_or_none("locked_reason"),
             metadata=fields.need("metadata", dict),
             tags=tuple(fields.need("tags", list)),
+            root_device=fields.text_or_none("OS-EXT-SRV-ATTR:root_device_name"),
+            volumes=tuple(
+                rest.Fields("nova", f"read volumes of server {server_id}", volume).text("id")
+                for volume in fields.need("os-extended-volumes:volumes_attached", list)
+            ),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attachment:
+    """A volume that is attached to a server.
+
+    :ivar device: such as ``/dev/vdb``; None where Nova has not chosen it yet
+    :ivar delete_on_termination: whether Nova deletes the volume together with the server
+    """
+
+    volume_id: str
+    device: str | None
+    delete_on_termination: bool
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Attachment:
+        """Read an attachment from Nova's JSON.
+
+        :raises Unavailable: when something is missing or is not of the right type
+        """
+        fields = rest.Fields("nova", "read an attached volume", raw)
+        return cls(
+            volume_id=fields.text("volumeId"),
+            device=fields.text_or_none("device"),
+            delete_on_termination=fields.need("delete_on_termination", bool),
         )
 
 
@@ -151,9 +187,10 @@ class _Sieve(adapter.Adapter):  # type: ignore[misc]
 class Nova:
     """Nova's servers, asked with the service's own (administrator's) token.
 
-    Each method makes one request, and raises a :class:`~blazar_vmexpire.cloud.errors.CloudError`
-    when that was not done. A NotFound of anything but :meth:`get` is no proof that the server is
-    gone: Nova also says 404 to a stop or a delete of a server that has no host yet.
+    Each method makes one request, unless it says otherwise, and raises a
+    :class:`~blazar_vmexpire.cloud.errors.CloudError` when that was not done. A NotFound of anything
+    but :meth:`get` is no proof that the server is gone: Nova also says 404 to a stop or a delete of
+    a server that has no host yet.
     """
 
     def __init__(self, session: ksa_session.Session, endpoints: Endpoints = ANY) -> None:
@@ -315,6 +352,47 @@ class Nova:
             expected=(204,),
             about=server_id,
         )
+
+    def attachments(self, server_id: str) -> list[Attachment]:
+        """Return the volumes that are attached to a server.
+
+        :raises NotFound: Nova has no such server; :meth:`get` tells for sure
+        """
+        what = f"list volumes of server {server_id}"
+        answer = self._rest.call(
+            "GET",
+            rest.path("servers", server_id, "os-volume_attachments"),
+            what,
+            expected=(200,),
+            about=server_id,
+        )
+        fields = rest.Fields("nova", what, answer)
+        return [Attachment.from_json(raw) for raw in fields.need("volumeAttachments", list)]
+
+    def set_delete_on_termination(self, server_id: str, volume_id: str, value: bool) -> None:
+        """Say whether a volume is deleted with its server, and see that Nova will keep to that.
+
+        Works in every state of a server, locked or not. Two requests.
+
+        :raises NotFound: it is not attached to this server (any more)
+        :raises Unavailable: among others, when Nova took the change but shows none
+        """
+        path = rest.path("servers", server_id, "os-volume_attachments", volume_id)
+        what = f"set delete_on_termination={value} of volume {volume_id} of server {server_id}"
+        wanted = {"volumeId": volume_id, "delete_on_termination": value}
+        self._rest.call(
+            "PUT",
+            path,
+            what,
+            expected=(202,),
+            about=volume_id,
+            body={"volumeAttachment": wanted},
+        )
+        answer = self._rest.call("GET", path, what, expected=(200,), about=volume_id)
+        raw = rest.Fields("nova", what, answer).need("volumeAttachment", dict)
+        seen = Attachment.from_json(raw)
+        if (seen.volume_id, seen.delete_on_termination) != (volume_id, value):
+            raise self._rest.unavailable(what, f"afterwards it is {raw}")
 
     def pages(self, limit: int) -> Iterator[list[dict[str, Any]]]:
         """Yield all servers of the cloud, page by page, as the raw JSON of each.

@@ -22,7 +22,7 @@ _TAGS = re.compile(r"<[^>]*>")
 class Rest:
     """A service's REST API, reached through the catalogue.
 
-    :param service: ``nova``, ``glance`` or ``keystone``, for the messages
+    :param service: ``nova``, ``glance``, ``cinder`` or ``keystone``, for the messages
     :param service_type: its type in the catalogue
     :param version: path of the API version (``/v3``) that is put behind the service's root, for
         services whose catalogue entry may be written with or without it; None means that the entry
@@ -239,9 +239,9 @@ def in_words(exc: Exception) -> str:
 def _error_message(service: str, status: int, answer: Any) -> str | None:
     """Return what the service said, or None when this is not the service's own error JSON.
 
-    Nova: ``{"itemNotFound": {"code": 404, "message": …}}``, where the key depends on the status;
-    Keystone, and keystonemiddleware in front of any service: ``{"error": {"code": 404, "message":
-    …, "title": …}}``; Glance: ``{"code": "404 Not Found", "message": …, "title": …}``.
+    Nova and Cinder: ``{"itemNotFound": {"code": 404, "message": …}}``, where the key depends on the
+    status; Keystone, and keystonemiddleware in front of any service: ``{"error": {"code": 404,
+    "message": …, "title": …}}``; Glance: ``{"code": "404 Not Found", "message": …, "title": …}``.
     """
     if not isinstance(answer, dict):
         return None

@@ -191,6 +191,7 @@ shelves it and takes it off its host, which frees what it used there: its owner 
 they need it again, and its next term begins then. ``delete`` deletes it. ``snapshot`` stops it,
 takes an image, verifies that the image is complete, gives it to the VM's project, and only then
 deletes the VM; without a verified image the VM stays.
+Of a VM that boots from a volume ``snapshot`` takes no image: it keeps that volume.
 """,
     ),
     cfg.ListOpt(
@@ -223,6 +224,24 @@ Time zone of the days in calendar_closed: a name of the IANA database, for examp
 
 With ``UTC`` a day begins and ends at 00:00 UTC. It changes no date that is shown or given: those
 are UTC.
+""",
+    ),
+    cfg.StrOpt(
+        "keep_volumes",
+        default="all",
+        choices=[
+            ("all", "every volume that is attached to it stays, whatever its mark says"),
+            ("boot", "the volume that it boots from stays; the others go by their marks"),
+            ("none", "each goes or stays by its mark"),
+        ],
+        help="""
+Which volumes stay in the project when a VM is deleted at the end of its lease.
+
+Nova deletes a volume with its VM where it is marked *delete on termination*. That mark is taken
+off the volumes that stay, and put back when the owner extends. They stay in the project, and in
+its quota, until somebody deletes them: set ``boot`` or ``none`` where users are to count on
+nothing but their own marks. A volume without that mark stays in any case. So does the one that a
+VM boots from where on_end_action is ``snapshot``: it takes the place of the image.
 """,
     ),
     cfg.ListOpt(

@@ -4,7 +4,15 @@
 from __future__ import annotations
 
 from blazar_vmexpire.notices.addresses import BadAddress, parse_recipient, parse_sender
-from blazar_vmexpire.notices.content import KINDS, Alarm, Group, Kind, Named, Notice
+from blazar_vmexpire.notices.content import (
+    KINDS,
+    Alarm,
+    Group,
+    KeptVolume,
+    Kind,
+    Named,
+    Notice,
+)
 from blazar_vmexpire.notices.mail import (
     Mailer,
     MailUnavailable,
@@ -19,6 +27,7 @@ __all__ = [
     "Alarm",
     "BadAddress",
     "Group",
+    "KeptVolume",
     "Kind",
     "MailUnavailable",
     "Mailer",

@@ -68,6 +68,16 @@ class Alarm:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeptVolume:
+    """A volume that stayed when its VM was deleted."""
+
+    id: str
+    name: str
+    #: Whether the VM booted from it.
+    boot: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """The facts of one notice. Dates are naive UTC; texts are as foreign systems gave them.
 
@@ -99,6 +109,10 @@ class Notice:
     #: The image that was taken of the VM.
     image_id: str | None
     image_name: str | None
+    #: The option: which volumes stay when the VM is deleted, ``all``, ``boot`` or ``none``.
+    keep_volumes: str
+    #: The volumes that stayed, in a notice that the VM is gone.
+    volumes: Sequence[KeptVolume]
     #: Why something was done, in words that a user understands.
     reason: str | None
     #: The latest end that the owner may choose now; None where that is not known.

@@ -230,6 +230,14 @@ def _context(notice: Notice) -> dict[str, Any]:
         context[field.name] = words.one_line(value) if isinstance(value, str) else value
     for name in ("server_name", "project_name"):
         context[name] = context[name] or _NO_NAME
+    context["volumes"] = [
+        {
+            "id": words.one_line(volume.id),
+            "name": words.one_line(volume.name) or _NO_NAME,
+            "boot": volume.boot,
+        }
+        for volume in notice.volumes
+    ]
 
     def away(date: datetime.datetime) -> str:
         return words.in_words(date - notice.now)

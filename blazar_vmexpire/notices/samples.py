@@ -6,7 +6,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
-from blazar_vmexpire.notices.content import KINDS, Alarm, Group, Kind, Named, Notice
+from blazar_vmexpire.notices.content import (
+    KINDS,
+    Alarm,
+    Group,
+    KeptVolume,
+    Kind,
+    Named,
+    Notice,
+)
 
 _NOW = datetime.datetime(2026, 12, 11, 4, 50)
 _DAY = datetime.timedelta(days=1)
@@ -27,6 +35,8 @@ REMINDER = Notice(
     owner_name="alice",
     image_id=None,
     image_name=None,
+    keep_volumes="all",
+    volumes=(),
     reason=None,
     latest_allowed=_NOW + 30 * _DAY,
     extendable_from=None,
@@ -67,6 +77,11 @@ def every_kind() -> list[Notice]:
                 recipient_is_owner=False,
                 image_id="1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
                 image_name="web-1 2026-12-20",
+                volumes=(
+                    KeptVolume(
+                        id="5a7c9e1b-2d4f-4680-8a9c-1e3b5d7f9a02", name="web-1 data", boot=False
+                    ),
+                ),
                 reason="the VM was in the middle of a task",
                 latest_allowed=usual.ends_at,
                 extendable_from=_NOW + 2 * _DAY,

@@ -10,7 +10,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, lifecycle
-from blazar_vmexpire.actions import snapshot
+from blazar_vmexpire.actions import snapshot, volumes
 from blazar_vmexpire.actions.base import Done, Wait
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
@@ -31,6 +31,9 @@ LOG = logging.getLogger(__name__)
 
 #: When Nova first said that it does not know the VM, in a row's ``progress``.
 _NOT_FOUND = "not_found"
+#: How long the volumes of a VM that is gone may take to be free. Nova lets go of them before it
+#: says 404; of one that it keeps for a while (its reclaim_instance_interval) it does not.
+_FREE_WITHIN = datetime.timedelta(minutes=5)
 #: Between two looks for a VM whose action says that it is done.
 _AGAIN = datetime.timedelta(seconds=5)
 
@@ -164,7 +167,7 @@ class Ending:
         seen = row.progress.get(_NOT_FOUND)
         since = now if seen is None else datetime.datetime.fromisoformat(seen)
         if now >= since + MAKE_SURE:
-            self._gone(row, now)
+            self._look_at_volumes(row, since, now)
             return
         progress = {**row.progress, _NOT_FOUND: since.isoformat()}
         with self._tools.database.begin() as connection:
@@ -175,7 +178,33 @@ class Ending:
         with self._tools.database.begin() as connection:
             claims.finish(connection, row, self._tools.clock(), progress=progress)
 
-    def _gone(self, row: Expiration, now: datetime.datetime) -> None:
+    def _look_at_volumes(
+        self, row: Expiration, since: datetime.datetime, now: datetime.datetime
+    ) -> None:
+        """See that the volumes that were to be kept are there and free, then close the row.
+
+        :raises blazar_vmexpire.cloud.errors.CloudError: Cinder does not say.
+        """
+        held = row.progress["end"].get(volumes.KEPT, [])
+        kept = volumes.states(self._tools.cloud, held)
+        busy = [volume for volume in kept if volume["status"] != "available"]
+        if busy and now < since + _FREE_WITHIN:
+            with self._tools.database.begin() as connection:
+                claims.finish(connection, row, now + max((now - since) / 4, _AGAIN))
+            return
+        for volume in busy:
+            LOG.error(
+                "Volume %s, kept when server %s was deleted, is %s and not available: if nothing"
+                " else has it attached, reset its state",
+                volume["id"],
+                row.server_id,
+                volume["status"],
+            )
+        self._gone(row, now, kept)
+
+    def _gone(
+        self, row: Expiration, now: datetime.datetime, volumes_kept: list[dict[str, Any]]
+    ) -> None:
         notes: dict[str, Any] = dict(row.progress["end"])
         ours = bool(row.progress.get("irreversible"))
         kept: dict[str, Any] = {
@@ -190,8 +219,14 @@ class Ending:
                     "ended",
                     now,
                     message_id=self._telling.message_id(row, "ended"),
-                    details={"on_end_action": notes["action"], **kept},
+                    details={
+                        "on_end_action": notes["action"],
+                        **kept,
+                        volumes.KEPT: [v for v in volumes_kept if v["status"] != "deleted"],
+                    },
                 )
+            if volumes_kept:
+                db_api.record(connection, row, "volumes_kept", now, volumes=volumes_kept)
             db_api.record(
                 connection,
                 row,

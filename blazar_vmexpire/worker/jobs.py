@@ -55,7 +55,7 @@ class Jobs:
             if paced:
                 progress[_COUNTED] = True
             if undo:
-                progress["undo"] = {**progress.get("undo", {}), **undo}
+                progress["undo"] = _added(progress.get("undo", {}), undo)
             with tools.database.begin() as connection:
                 if irreversible or paced:
                     tools.brake.begin_deletion(
@@ -81,3 +81,14 @@ class Jobs:
             report=report,
         )
         return action.advance(job), progress
+
+
+def _added(there: Mapping[str, Any], undo: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to what has to be undone; of what is several things, one to the others."""
+    return {
+        **there,
+        **{
+            key: {**there.get(key, {}), **value} if isinstance(value, Mapping) else value
+            for key, value in undo.items()
+        },
+    }

@@ -10,7 +10,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, extension, leases, lifecycle
-from blazar_vmexpire.actions import shelve, snapshot
+from blazar_vmexpire.actions import shelve, snapshot, volumes
 from blazar_vmexpire.cloud import nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
@@ -65,7 +65,8 @@ class Reviving:
             self._report(row, "start_asked")
         else:
             # It is back; or cannot be started while an image of it is being made. Not before: with
-            # Glance away its owner has it all the same.
+            # Glance or Cinder away its owner has it all the same.
+            row = self._put_back_volumes(row)
             row = self._remove_images(row)
         if to_start:
             self._look_again(row, now)
@@ -151,6 +152,26 @@ class Reviving:
             )
             db_api.record(connection, revived, "revived", now, ends_at=row.ends_at)
         LOG.info("Server %s was given back; its lease ends %s UTC", row.server_id, row.ends_at)
+
+    def _put_back_volumes(self, row: Expiration) -> Expiration:
+        """Let the volumes that were to be kept be what they were.
+
+        :returns: the row as it is then.
+        """
+        undo = row.progress.get("undo", {})
+        left = {
+            key: value
+            for key, value in undo.items()
+            if key not in (volumes.LOOSENED, volumes.DESCRIBED)
+        }
+        if left == undo:
+            return row
+        changed = volumes.put_back(self._tools.cloud, row.server_id, undo, lambda: self._fence(row))
+        progress = {**row.progress, "undo": left}
+        with self._tools.database.begin() as connection:
+            claims.write(connection, row, progress=progress)
+        self._report(row, "volumes_put_back", volumes=changed)
+        return dataclasses.replace(row, progress=progress)
 
     def _remove_images(self, row: Expiration) -> Expiration:
         """Remove the images that were begun: the VM lives on, they only cost quota.

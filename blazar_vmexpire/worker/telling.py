@@ -22,6 +22,7 @@ from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.notices import (
     BadAddress,
+    KeptVolume,
     MailUnavailable,
     Notice,
     Undeliverable,
@@ -189,6 +190,11 @@ class Telling:
             owner_name=recipient.owner_name,
             image_id=said.get("image_id"),
             image_name=said.get("image_name"),
+            keep_volumes=tools.conf[RESOURCE_TYPE].keep_volumes,
+            volumes=[
+                KeptVolume(id=volume["id"], name=volume["name"], boot=volume["boot"])
+                for volume in said.get("volumes", [])
+            ],
             reason=said.get("reason"),
             latest_allowed=room.latest if room else None,
             extendable_from=room.opens_at if room else None,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small cloud on one port: Keystone v3, Nova 2.90 and Glance v2 as far as the plug-in uses them.
+"""A small cloud on one port: Keystone v3, Nova 2.90, Glance v2, Cinder v3, as far as we use them.
 
 The JSON has the shape of the real services' (a test holds Nova's answers against Nova's own
 schemas), and state changes take their time: a stopped VM shows ``powering-off`` first, an image is
@@ -28,7 +28,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
-from tests.fakes import compute, identity, image, wire
+from tests.fakes import compute, identity, image, volume, wire
 
 
 class FakeCloud:
@@ -36,6 +36,7 @@ class FakeCloud:
 
     :ivar identity: users, projects, tokens
     :ivar compute: servers; ``compute.reads`` is how many GETs see a state in transition
+    :ivar volume: volumes
     :ivar image: images; ``image.reads`` likewise, None to wait for ``image.finish``
     """
 
@@ -50,11 +51,13 @@ class FakeCloud:
         self.url = f"http://127.0.0.1:{self.port}"
         self.identity = identity.Identity(self.url)
         self.image = image.Image(self.identity)
-        self.compute = compute.Compute(self.url, self.identity, self.image)
+        self.volume = volume.Volume(self.identity)
+        self.compute = compute.Compute(self.url, self.identity, self.image, self.volume)
         self._services: dict[str, Callable[[str, wire.Request], wire.Response]] = {
             "/identity": self.identity.handle,
             "/compute/v2.1": self.compute.handle,
             "/image": self.image.handle,
+            "/volume/v3": self.volume.handle,
         }
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
@@ -79,6 +82,24 @@ class FakeCloud:
             attributes.setdefault("project_id", self.identity.any_project())
             attributes.setdefault("user_id", self.identity.any_user())
             return self.compute.add(**attributes)
+
+    def attach(
+        self, server_id: str, *, delete_on_termination: bool = True, **attributes: Any
+    ) -> str:
+        """Add a volume, attach it to a VM, and return its id; the first of all is ``/dev/vda``.
+
+        :param attributes: see :class:`tests.fakes.volume.Disk`; its project is the VM's
+        """
+        with self.lock:
+            vm = self.compute.vms[server_id]
+            attributes = {"project_id": vm.project_id, "status": "in-use", **attributes}
+            volume_id = self.volume.add(**attributes)
+            # The root disk of a VM that does not boot from a volume is /dev/vda, and no volume.
+            number = len(vm.volumes) + (vm.image_id is not None)
+            vm.volumes[volume_id] = compute.Attached(
+                f"/dev/vd{'abcdefgh'[number]}", delete_on_termination
+            )
+            return volume_id
 
     def add_user(self, name: str = "alice", **attributes: Any) -> str:
         """Add a user and return its id: ``email``, ``enabled``, ``domain_id``, ``password``, …"""
@@ -212,6 +233,7 @@ class FakeCloud:
             "/identity": identity.error,
             "/compute": compute.error,
             "/image": image.error,
+            "/volume": volume.error,
         }.items():
             if request.path.startswith(prefix):
                 return error(status, fault.message)

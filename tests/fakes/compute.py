@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from tests.fakes import identity, image, wire
+from tests.fakes import identity, image, volume, wire
 
 _FAULTS = {
     400: "badRequest",
@@ -52,12 +52,21 @@ def error(status: int, message: str) -> wire.Response:
 
 
 @dataclasses.dataclass
+class Attached:
+    """How a volume is attached to a server."""
+
+    device: str | None
+    delete_on_termination: bool
+
+
+@dataclasses.dataclass
 class Vm:
     """A server.
 
     :ivar vm_state: ``active``, ``stopped``, ``error``, ``building``, … as in Nova
     :ivar image_id: None for a server that boots from a volume
     :ivar cell: name of its cell, for ``Compute.down_cells``
+    :ivar volumes: those that are attached, by id; see ``FakeCloud.attach``
     """
 
     project_id: str
@@ -78,7 +87,7 @@ class Vm:
     locked_reason: str | None = None
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     tags: list[str] = dataclasses.field(default_factory=list)
-    volumes: list[str] = dataclasses.field(default_factory=list)
+    volumes: dict[str, Attached] = dataclasses.field(default_factory=dict)
     snapshot: str | None = None
     shelved_image: str | None = None
     then: Callable[[], None] | None = None
@@ -104,10 +113,13 @@ class Compute:
     :ivar full: no host has room for a server that is unshelved
     """
 
-    def __init__(self, url: str, keystone: identity.Identity, glance: image.Image) -> None:
+    def __init__(
+        self, url: str, keystone: identity.Identity, glance: image.Image, cinder: volume.Volume
+    ) -> None:
         self.url = f"{url}/compute/v2.1"
         self.identity = keystone
         self.glance = glance
+        self.cinder = cinder
         self.vms: dict[str, Vm] = {}
         self.deleted: dict[str, Vm] = {}
         self.reads = 1
@@ -134,6 +146,14 @@ class Compute:
         """Delete a server without anybody having asked."""
         vm = self.deleted[server_id] = self.vms.pop(server_id)
         vm.vm_state, vm.task_state = "deleted", None
+        for volume_id, attached in vm.volumes.items():
+            disk = self.cinder.disks.get(volume_id)
+            if disk is None or disk.status.startswith("error"):
+                continue
+            disk.status = "available"
+            if attached.delete_on_termination:
+                self.cinder.delete(volume_id)
+        vm.volumes = {}
 
     def lose(self, server_id: str) -> Vm:
         """Know nothing of a server any more, as of one that is not in a restored database."""
@@ -154,13 +174,14 @@ class Compute:
             return self._list(request, None if admin else token["project"]["id"])
         if parts == ["os-services"]:
             return self._services()
-        most = 4 if parts[2:3] == ["metadata"] else 3
+        attached = len(parts) >= 3 and parts[2] == "os-volume_attachments"
+        most = 4 if attached or parts[2:3] == ["metadata"] else 3
         if parts[0] != "servers" or not 2 <= len(parts) <= most:
             return error(404, "The resource could not be found.")
         vm = self.vms.get(parts[1])
         if vm is None or not (admin or vm.project_id == token["project"]["id"]):
             return error(404, f"Instance {parts[1]} could not be found.")
-        if request.method == "GET":
+        if request.method == "GET" and not attached:
             if vm.cell in self.down_cells:
                 return wire.Response(200, {"server": self._brief(vm, show=True)})
             answer = wire.Response(200, {"server": self._view(vm, show=True)})
@@ -168,6 +189,8 @@ class Compute:
             return answer
         if vm.cell in self.down_cells:
             return error(500, "Unexpected API Error. Please report this.")
+        if attached:
+            return self._attachments(vm, request, parts[3:])
         if vm.locked and not admin:
             return error(409, f"Instance {vm.id} is locked")
         if parts[2:3] == ["metadata"]:
@@ -206,6 +229,34 @@ class Compute:
         vm.metadata = merged
         return wire.Response(200, {"metadata": merged})
 
+    def _attachments(self, vm: Vm, request: wire.Request, parts: list[str]) -> wire.Response:
+        """What is attached to a server; one can be changed in any state, locked or not."""
+        if not parts:
+            views = [self._attachment(vm, volume_id) for volume_id in vm.volumes]
+            return wire.Response(200, {"volumeAttachments": views})
+        (volume_id,) = parts
+        if volume_id not in vm.volumes:
+            return error(404, f"No volume Block Device Mapping with id {volume_id}.")
+        if request.method == "GET":
+            return wire.Response(200, {"volumeAttachment": self._attachment(vm, volume_id)})
+        change = request.body["volumeAttachment"]
+        if change["volumeId"] != volume_id:
+            return error(409, "Swapping volumes is not for administrators.")
+        vm.volumes[volume_id].delete_on_termination = change["delete_on_termination"]
+        return wire.Response(202)
+
+    def _attachment(self, vm: Vm, volume_id: str) -> dict[str, Any]:
+        attached = vm.volumes[volume_id]
+        return {
+            "volumeId": volume_id,
+            "serverId": vm.id,
+            "device": attached.device,
+            "tag": None,
+            "delete_on_termination": attached.delete_on_termination,
+            "attachment_id": str(uuid.uuid5(uuid.NAMESPACE_DNS, vm.id + volume_id)),
+            "bdm_uuid": str(uuid.uuid5(uuid.NAMESPACE_DNS, volume_id + vm.id)),
+        }
+
     def _stop(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
         self._demand(vm, "stop", "active", "error")
         self._begin(vm, "powering-off", lambda: self._become(vm, "stopped"))
@@ -236,7 +287,10 @@ class Compute:
             **arguments.get("metadata", {}),
         }
         if vm.image_id is None:
-            mapping = [{"snapshot_id": str(uuid.uuid4()), "boot_index": 0}]
+            mapping = []
+            for number, volume_id in enumerate(vm.volumes):
+                mapping.append({"snapshot_id": str(uuid.uuid4()), "boot_index": -number})
+                self.cinder.disks[volume_id].snapshots.append(mapping[-1]["snapshot_id"])
             image_id = self.glance.add(
                 name=arguments["name"],
                 size=0,
@@ -507,7 +561,8 @@ class Compute:
             "metadata": vm.metadata,
             "name": vm.name,
             "os-extended-volumes:volumes_attached": [
-                {"id": volume, "delete_on_termination": False} for volume in vm.volumes
+                {"id": volume_id, "delete_on_termination": attached.delete_on_termination}
+                for volume_id, attached in vm.volumes.items()
             ],
             "security_groups": [{"name": "default"}],
             "status": _STATUS[vm.vm_state],

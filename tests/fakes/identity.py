@@ -27,6 +27,7 @@ class Identity:
     """Users, projects, domains and tokens.
 
     :ivar image_url: of the catalogue; write it with or without ``/v2``
+    :ivar volume_url: likewise; None in a cloud without Cinder
     :ivar list_limit: most projects in a list; None for all (Keystone's ``list_limit``)
     """
 
@@ -35,6 +36,7 @@ class Identity:
         self.image_url = f"{url}/image"
         self.compute_url = f"{url}/compute/v2.1"
         self.identity_url = f"{url}/identity"
+        self.volume_url: str | None = f"{url}/volume/v3"
         self.domains = {DOMAIN: {"id": DOMAIN, "name": "Default", "enabled": True}}
         self.users: dict[str, dict[str, Any]] = {}
         self.projects: dict[str, dict[str, Any]] = {}
@@ -219,6 +221,7 @@ class Identity:
                 self._entry("identity", "keystone", self.identity_url),
                 self._entry("compute", "nova", self.compute_url),
                 self._entry("image", "glance", self.image_url),
+                *([self._entry("volumev3", "cinder", self.volume_url)] if self.volume_url else []),
             ],
         }
         return key

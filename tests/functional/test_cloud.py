@@ -396,13 +396,18 @@ def test_a_server(fake: FakeCloud, adapters: cloud.Cloud) -> None:
         locked_reason="mine",
         metadata={"keep": "no"},
         tags=("blue",),
+        root_device="/dev/vda",
+        volumes=(),
     )
     assert not server.volume_backed
 
 
 def test_a_volume_backed_server(fake: FakeCloud, adapters: cloud.Cloud) -> None:
-    server = adapters.nova.get(fake.add_server(image_id=None, volumes=[str(uuid.uuid4())]))
+    server_id = fake.add_server(image_id=None)
+    volume_id = fake.attach(server_id)
+    server = adapters.nova.get(server_id)
     assert server.image_id is None
+    assert (server.root_device, server.volumes) == ("/dev/vda", (volume_id,))
     assert server.volume_backed
 
 
@@ -942,7 +947,7 @@ for name, values in json.load(sys.stdin).items():
 def test_the_fake_speaks_as_nova_does(fake: FakeCloud, adapters: cloud.Cloud) -> None:
     for vm_state in ("active", "stopped", "error", "building"):
         fake.add_server(vm_state=vm_state, tags=["a"], metadata={"b": "c"})
-    fake.add_server(image_id=None, volumes=[str(uuid.uuid4())])
+    fake.attach(fake.add_server(image_id=None))
     down = fake.add_server(cell="cell2")
     token = {"X-Auth-Token": adapters.nova._rest._adapter.get_token()}
     headers = {**token, "OpenStack-API-Version": "compute 2.90"}

@@ -149,13 +149,13 @@ def test_after_three_failed_images_an_operator_has_to_look(world: World) -> None
 
 
 @SNAPSHOT
-def test_a_volume_backed_vm_is_left_whole(world: World) -> None:
+def test_a_vm_that_boots_from_a_volume_and_has_none_is_left_alone(world: World) -> None:
     server_id = world.adopt(image_id=None)
     ends_at = world.row(server_id).ends_at
     assert ends_at is not None
     world.live(ends_at + timedelta(hours=1))
     assert world.state(server_id) == "failed"
-    assert "its disk is a volume" in str(world.row(server_id).last_error)
+    assert "and none is attached" in str(world.row(server_id).last_error)
     vm = world.cloud.compute.vms[server_id]
     assert (vm.vm_state, vm.locked) == ("active", False)
 
@@ -332,7 +332,7 @@ def test_a_vm_that_went_while_it_was_excluded_is_over(world: World) -> None:
 
 @SNAPSHOT
 def test_a_failed_vm_whose_project_is_excluded_later_is_let_go(world: World) -> None:
-    server_id = world.adopt(image_id=None)  # its disk is a volume
+    server_id = world.adopt(image_id=None)  # its disk is a volume, which it has not
     ends_at = world.row(server_id).ends_at
     assert ends_at is not None
     world.live(ends_at + timedelta(minutes=1))

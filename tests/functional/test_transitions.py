@@ -366,7 +366,7 @@ def begin_end(stage: Stage, server_id: str) -> str:
 
 
 def failed_untouched(stage: Stage) -> str:
-    """Its disk is a volume, of which no image is made."""
+    """Its disk is a volume, and it has none."""
     stage.set(quarantine=timedelta(0), on_end_action="snapshot")
     server_id = stage.world.adopt(image_id=None)
     stage.live_until_end(server_id, minutes=-5)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from blazar_vmexpire.notices import KINDS, Notice, Renderer, UnknownKind, samples
+from blazar_vmexpire.notices import KINDS, KeptVolume, Notice, Renderer, UnknownKind, samples
 
 DAY = datetime.timedelta(days=1)
 NOW = samples.REMINDER.now
@@ -49,7 +49,9 @@ def test_reminder_as_a_person_reads_it() -> None:
         If you do not need it any more, you do not have to do anything.
 
         The VM will only be deleted once an image of it has been saved in the
-        project. A new VM can be started from that image.
+        project. A new VM can be started from that image. If it boots from a
+        volume, no image is taken: that volume is kept. Volumes that are
+        attached to it will be kept in the project.
 
             VM       web-1
             UUID     7d2c1f0e-58a4-4b6e-9a3f-0c1d2e3f4a5b
@@ -170,6 +172,32 @@ def test_ended_names_the_image_and_how_to_use_it() -> None:
 def test_ended_without_an_image_does_not_speak_of_one() -> None:
     assert "image" not in running_text(notice(kind="ended")).lower()
     assert "No image of it was taken." in running_text(notice(kind="ended", on_end_action="delete"))
+
+
+def test_ended_names_the_volumes_that_stayed() -> None:
+    kept = [
+        KeptVolume(id="b007", name="web-1-boot", boot=True),
+        KeptVolume(id="da7a", name="results\r\nX: y", boot=False),
+    ]
+    rendered = Renderer().render(notice(kind="ended", volumes=kept))
+    assert "    b007  web-1-boot, which it booted from\n    da7a  results X: y\n" in rendered.text
+    assert "    openstack server create --volume b007 --flavor" in rendered.text
+    without = Renderer().render(notice(kind="ended", volumes=kept[1:]))
+    assert "server create" not in without.text
+
+
+@pytest.mark.parametrize(
+    ("action", "which", "sentence"),
+    [
+        ("delete", "all", "Volumes that are attached to it will be kept"),
+        ("snapshot", "all", "Volumes that are attached to it will be kept"),
+        ("delete", "boot", "If it boots from a volume, that volume will be kept"),
+        ("snapshot", "none", "no image is taken: that volume is kept"),
+    ],
+)
+def test_what_stays_of_the_volumes_is_announced(action: str, which: str, sentence: str) -> None:
+    assert sentence in running_text(notice(on_end_action=action, keep_volumes=which))
+    assert "olume" not in running_text(notice(on_end_action="delete", keep_volumes="none"))
 
 
 @pytest.mark.parametrize("kind", ["moved", "restored", "ended"])
