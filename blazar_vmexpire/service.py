@@ -21,7 +21,7 @@ from blazar_vmexpire.intake.notifications import Listening
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
 from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.rules import RulesError
-from blazar_vmexpire.worker import auditing, pretending, reviewing, showing
+from blazar_vmexpire.worker import aging, auditing, pretending, reviewing, showing
 from blazar_vmexpire.worker.bursts import Bursts
 from blazar_vmexpire.worker.claims import Chore, hasten
 from blazar_vmexpire.worker.service import Duty, Worker
@@ -39,11 +39,15 @@ BURSTS = "bursts"
 BRAKE = "brake"
 TERMS = "terms"
 SHOWING = "showing"
+OLD_IMAGES = "old images"
 
 #: How often it is looked whether many ends come together.
 _BURSTS_INTERVAL = datetime.timedelta(seconds=10)
 #: How often it is looked whether the brake has to trip.
 _BRAKE_INTERVAL = datetime.timedelta(seconds=30)
+
+#: How often it is looked for images that are kept no longer.
+_OLD_IMAGES_INTERVAL = datetime.timedelta(hours=1)
 
 
 def prepare(
@@ -129,6 +133,7 @@ class Service:
             duty(BURSTS, _BURSTS_INTERVAL, lambda chore: Bursts(tools, chore.renew).run()),
             duty(BRAKE, _BRAKE_INTERVAL, lambda chore: watching.run()),
             duty(SHOWING, showing.INTERVAL, lambda chore: shower.run()),
+            duty(OLD_IMAGES, _OLD_IMAGES_INTERVAL, lambda chore: aging.age(tools, chore.renew)),
         ]
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))

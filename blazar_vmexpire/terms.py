@@ -282,6 +282,11 @@ def check(conf: cfg.ConfigOpts, before_end: Collection[str], on_end: Collection[
             f"[{RESOURCE_TYPE}] undeliverable_contact is not set: it must be a mail address that"
             " gets the notices whose owner cannot be reached (or set scope = none)"
         )
+    if options.migration_host and options.migration_aggregate:
+        raise ConfigError(
+            f"[{RESOURCE_TYPE}] migration_host and migration_aggregate are both set: it must be one"
+            " of them, or neither"
+        )
     try:
         # A wrong name is wrong even while no day is closed.
         Calendar.parse((), options.calendar_time_zone)

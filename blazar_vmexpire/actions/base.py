@@ -43,7 +43,7 @@ class Ledger(Protocol):
         :param irreversible: from here on an extension comes too late (or, False, no longer).
         :param paced: it can be undone, but the brake counts it, and may hold it back.
         :param undo: what an extension has to undo, added to what is there; so are, to a mapping
-            that is there, the items of one of the same name.
+            that is there, the items of one of the same name. None takes one out.
         :raises blazar_vmexpire.exceptions.ClaimLost: when the VM was extended meanwhile, or taken
             over: the call that this is the intent of must not be made.
         :raises blazar_vmexpire.exceptions.Braked: nor must it be when the brake holds it back.
@@ -124,6 +124,14 @@ class Job:
         self.notes = {key: value for key, value in self.notes.items() if value is not None}
         self.ledger(self.notes)
 
+    def forget_undo(self, name: str) -> None:
+        """Commit that an extension need not undo something any more."""
+        self.ledger(self.notes, undo={name: None})
+
+    def lasting(self) -> datetime.timedelta:
+        """Say how long ago the present step was begun for the first time."""
+        return self._since("step_begun")
+
     def stepping_for(self) -> datetime.timedelta:
         """Say how long ago the present step was begun, or repeated."""
         return self._since("step_since")
@@ -136,7 +144,7 @@ class Job:
 
     def look_again(self) -> Wait:
         """Wait for what Nova or Glance is doing: the longer it takes, the less often."""
-        lasting = self._since("step_begun")
+        lasting = self.lasting()
         longest = _LONGEST_LOOK if lasting < _UNUSUAL else _SELDOM_LOOK
         delay = min(max(self.stepping_for() / 4, _SHORTEST_LOOK), longest)
         if lasting < _UNUSUAL:

@@ -15,7 +15,7 @@ import datetime
 from oslo_log import log as logging
 
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
-from blazar_vmexpire.actions.snapshot import ATTEMPT
+from blazar_vmexpire.actions.old_images import ATTEMPT
 from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
 from blazar_vmexpire.cloud.nova import SHELVED, Server

@@ -17,8 +17,10 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from blazar_vmexpire.actions import delete, volumes
+from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire.actions import delete, old_images, volumes
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
+from blazar_vmexpire.actions.old_images import ATTEMPT
 from blazar_vmexpire.actions.rest import bring_to_rest
 from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
@@ -26,9 +28,6 @@ from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.exceptions import ActionFailed
 
 LOG = logging.getLogger(__name__)
-
-#: Property by which an image is found again whose id never reached us.
-ATTEMPT = "vmexpire_attempt"
 
 #: The lock's reason, which the owner sees.
 LOCK_REASON = "Its lease is over: an image is being made of it before it is deleted"
@@ -130,12 +129,14 @@ class Snapshot(Action):
         attempt = str(uuid.uuid4())
         job.intend("image", attempt=attempt)
         server = job.server
+        stage = old_images.END if job.at_end else old_images.BEFORE_END
         image_id = job.cloud.nova.create_image(
             server.id,
-            f"{server.name[:200]}-{'end' if job.at_end else 'before-end'}-{job.now:%Y-%m-%d}",
+            f"{server.name[:200]}-{stage}-{job.now:%Y-%m-%d}",
             {
                 ATTEMPT: attempt,
-                "vmexpire_server_id": server.id,
+                old_images.STAGE: stage,
+                old_images.SERVER: server.id,
                 "vmexpire_server_name": server.name,
                 "vmexpire_lease_id": job.lease_id or "",
                 "vmexpire_date": f"{job.now:%Y-%m-%d %H:%M} UTC",
@@ -170,6 +171,7 @@ class Snapshot(Action):
             job.report("image_given", image_id=image_id, size=image.size)
         result = {"image_id": image_id, "image_name": image.name}
         if not job.at_end:
+            self._remove_older(job, image_id)
             return Done(result)
         if job.server.status == "ACTIVE":
             # An administrator started it again: what it has written since is not in the image.
@@ -184,6 +186,19 @@ class Snapshot(Action):
             return waiting
         delete.delete(job)
         return job.look_again()
+
+    @staticmethod
+    def _remove_older(job: Job, newest: str) -> None:
+        """Remove the images made before earlier ends, but for as many as are to be kept."""
+        found = old_images.of_server(job.cloud, job.server.id, job.project_id)
+        if newest not in [image.id for image in found]:
+            return  # what does not show the newest may not show it all
+        for image in found[job.conf[RESOURCE_TYPE].snapshot_keep :]:
+            why_not = old_images.remove(job.cloud, image)
+            if why_not is None:
+                job.report("old_image_removed", image_id=image.id, created_at=image.created_at)
+            else:
+                job.report("old_image_kept", image_id=image.id, reason=why_not)
 
     def _verified(self, job: Job, image_id: str) -> Image | None:
         """Return the image once it is complete; None while it is being made.

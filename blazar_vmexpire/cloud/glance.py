@@ -52,6 +52,7 @@ class Image:
     :ivar status: ``queued``, ``saving``, ``active``, ``killed``, ``deleted``, …
     :ivar size: bytes; None until it is known; 0 for an image of a volume-backed VM
     :ivar owner: project; None for an image of nobody
+    :ivar protected: whether somebody has protected it against deletion
     :ivar properties: extra properties, those that were given to ``create_image`` among them
     :ivar created_at: naive UTC
     """
@@ -61,6 +62,7 @@ class Image:
     status: str
     size: int | None
     owner: str | None
+    protected: bool
     properties: dict[str, str]
     created_at: datetime.datetime
 
@@ -78,6 +80,7 @@ class Image:
             status=fields.text("status"),
             size=fields.need("size", (int, type(None))),
             owner=fields.text_or_none("owner"),
+            protected=fields.need("protected", bool),
             properties={
                 key: value
                 for key, value in raw.items()

@@ -3,8 +3,9 @@
 
 A single server is asked for, and acted on, through novaclient. It believes an answer of whatever
 status below 400, and of an error it keeps neither the body nor whose words they are; so it is given
-a session that lets only those answers through that are Nova's. The list of all servers is read as
-it comes: to make an object of each costs more than to ask for them.
+a session that lets only those answers through that are Nova's. Lists are read as they come: to make
+an object of each server costs more than to ask for them, and novaclient keeps the ids of what it
+lists in files.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ SHELVED = frozenset({"SHELVED", "SHELVED_OFFLOADED"})
 
 #: The status that means success, by method: of a GET, of an action, of a DELETE.
 _SUCCESS = {"GET": 200, "POST": 202, "DELETE": 204}
+#: Actions that Nova answers as it does a DELETE.
+_WITHOUT_BODY = frozenset({"confirmResize"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,13 +158,50 @@ class Attachment:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Migration:
+    """One move of a server from host to host, as Nova records it.
+
+    :ivar kind: ``live-migration``, ``migration`` (a cold one), ``resize``, ``evacuation``
+    :ivar status: such as ``running``; ``finished`` is a cold one that waits to be confirmed,
+        ``completed`` and ``confirmed`` are over, ``error``, ``failed`` and ``cancelled`` came to
+        nothing
+    :ivar source: the host that it begins on
+    :ivar target: None while none is chosen
+    :ivar project_id: of whoever asked for it, which need not be the server's
+    """
+
+    id: str
+    kind: str
+    status: str
+    source: str | None
+    target: str | None
+    project_id: str | None
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Migration:
+        """Read one from the JSON that Nova answers at our microversion.
+
+        :raises Unavailable: when something is missing or is not of the right type
+        """
+        fields = rest.Fields("nova", "read a migration", raw)
+        return cls(
+            id=fields.text("uuid"),
+            kind=fields.text("migration_type"),
+            status=fields.text("status"),
+            source=fields.text_or_none("source_compute"),
+            target=fields.text_or_none("dest_compute"),
+            project_id=fields.text_or_none("project_id"),
+        )
+
+
 class _NotAsExpected(Exception):
     """An answer that novaclient must not see."""
 
-    def __init__(self, response: Any, method: str) -> None:
+    def __init__(self, response: Any, expected: int) -> None:
         super().__init__(response)
         self.response = response
-        self.expected = (_SUCCESS[method],)
+        self.expected = (expected,)
 
 
 class _Sieve(adapter.Adapter):  # type: ignore[misc]
@@ -173,14 +213,16 @@ class _Sieve(adapter.Adapter):  # type: ignore[misc]
         :raises _NotAsExpected: for any other answer
         """
         response = super().request(url, method, **how)
+        action = next(iter(how.get("json") or ()), None)
+        expected = _SUCCESS["DELETE" if action in _WITHOUT_BODY else method]
         try:
-            good = response.status_code == _SUCCESS[method]
+            good = response.status_code == expected
             if good and response.text:
                 response.json()
         except (ValueError, RecursionError):
             good = False
         if not good:
-            raise _NotAsExpected(response, method)
+            raise _NotAsExpected(response, expected)
         return response
 
 
@@ -284,6 +326,89 @@ class Nova:
         :raises Refused: a quota is exhausted
         """
         self._ask(f"unshelve server {server_id}", self._servers.unshelve, server_id)
+
+    def live_migrate(self, server_id: str, host: str | None) -> None:
+        """Begin to move a running or paused server to another host, while it runs.
+
+        It is over when nothing is being done to the server any more; :meth:`migrations` tells how
+        it went. Nova decides by itself whether the disk has to be moved, too.
+
+        :param host: which has to pass Nova's scheduler like any other; None lets that choose
+        :raises Conflict: it is in no such state, or Nova is doing something to it
+        :raises Refused: Nova has no such host, or never moves such a server
+        """
+        what = f"live-migrate server {server_id} to {host or 'any host'}"
+        self._ask(what, self._servers.live_migrate, server_id, host, "auto")
+
+    def migrate(self, server_id: str, host: str | None) -> None:
+        """Begin to move a stopped server to another host; a running one would be stopped for that.
+
+        When it is there its status is ``VERIFY_RESIZE``: it waits for :meth:`confirm_resize`.
+
+        :param host: as in :meth:`live_migrate`
+        :raises Conflict: it is in no such state, or Nova is doing something to it
+        :raises Refused: Nova has no such host, or it is the one that the server is on
+        """
+        what = f"migrate server {server_id} to {host or 'any host'}"
+        self._ask(what, self._servers.migrate, server_id, host)
+
+    def confirm_resize(self, server_id: str) -> None:
+        """Begin to remove what a server that was resized or moved left behind on its old host.
+
+        Its status stays ``VERIFY_RESIZE`` until that is done.
+
+        :raises Conflict: it has another status, or the old host is down
+        :raises Refused: there is nothing to confirm; it may be under way
+        """
+        what = f"confirm the resize of server {server_id}"
+        self._ask(what, self._servers.confirm_resize, server_id)
+
+    def migrations(self, server_id: str) -> list[Migration]:
+        """Return a server's moves and resizes, the newest first.
+
+        :raises Unavailable: no trustworthy answer
+        :raises Refused: our account may not see them
+        """
+        what = f"list migrations of server {server_id}"
+        # A server's own list, /servers/…/migrations, has only live ones that are under way.
+        found = self._list("/os-migrations", "migrations", what, instance_uuid=server_id)
+        for raw in found:
+            if rest.Fields("nova", what, raw).text("instance_uuid") != server_id:
+                raise self._rest.unavailable(what, "the answer is about other servers, too")
+        return [Migration.from_json(raw) for raw in found]
+
+    def aggregate_hosts(self, name: str) -> list[str] | None:
+        """Return the hosts of a host aggregate; None when there is no aggregate of that name.
+
+        :raises Unavailable: no trustworthy answer
+        :raises Refused: our account may not see aggregates
+        """
+        what = f"look for aggregate {name}"
+        for raw in self._list("/os-aggregates", "aggregates", what):
+            fields = rest.Fields("nova", what, raw)
+            if fields.text("name") == name:
+                return [str(host) for host in fields.need("hosts", list)]
+        return None
+
+    def hosts_up(self) -> set[str]:
+        """Return the hosts whose nova-compute is up and enabled.
+
+        :raises Unavailable: no trustworthy answer
+        :raises Refused: our account may not see Nova's services
+        """
+        what = "list compute hosts"
+        services = [
+            rest.Fields("nova", what, raw)
+            for raw in self._list("/os-services", "services", what, binary="nova-compute")
+        ]
+        return {
+            service.text("host")
+            for service in services
+            # Of a host in a cell that is down Nova knows no state.
+            if service.text("binary") == "nova-compute"
+            and service.text("status") == "enabled"
+            and service.text_or_none("state") == "up"
+        }
 
     def delete(self, server_id: str) -> None:
         """Begin to delete a server, locked or not, in any state.
@@ -479,21 +604,26 @@ class Nova:
         """
         what = "list services"
         try:
-            answer = self._rest.call("GET", "/os-services", what, expected=(200,))
+            services = self._list("/os-services", "services", what)
         except errors.Refused:
             return  # an account with narrower rights than an administrator's cannot know
-        fields = rest.Fields("nova", what, answer)
         lost = sorted(
             str(service.get("host"))
-            for service in fields.need("services", list)
+            for service in services
             if isinstance(service, dict) and service.get("status") == "UNKNOWN"
         )
         if lost:
             hosts = ", ".join(lost[:3]) + (", …" if len(lost) > 3 else "")
-            raise fields.wrong(
+            raise self._rest.unavailable(
+                what,
                 f"Nova cannot reach the cell of {len(lost)} hosts ({hosts}):"
-                " their servers may be missing from the list"
+                " their servers may be missing from the list",
             )
+
+    def _list(self, path: str, key: str, what: str, **filters: str) -> list[Any]:
+        answer = self._rest.call("GET", path, what, expected=(200,), params=filters)
+        found: list[Any] = rest.Fields("nova", what, answer).need(key, list)
+        return found
 
     def _ask(self, what: str, call: Callable[..., Any], server_id: str, *arguments: Any) -> Any:
         """Have novaclient do something to one server.

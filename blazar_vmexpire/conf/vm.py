@@ -177,7 +177,55 @@ unlocked, and started again if it was running.
 What happens hours_before_end_lease before the end, beside the notice.
 
 ``notification`` does nothing more than the notice. ``snapshot`` also takes an image of the running
-VM and gives it to the VM's project.
+VM and gives it to the VM's project. ``migration`` moves the VM to another host: live if it runs or
+is paused, cold if it is stopped; see migration_host and migration_aggregate. What cannot be done
+stands in the VM's history, and the end comes as announced.
+""",
+    ),
+    cfg.IntOpt(
+        "snapshot_keep",
+        default=1,
+        min=1,
+        mutable=True,
+        help="""
+How many images of before_end_action ``snapshot`` are kept of a VM.
+
+Each lease that comes near its end makes one. When it is complete, those beyond this number that we
+made of the same VM before are removed from its project, the oldest first, and its history says so.
+Images that somebody has protected stay, and so does the image of on_end_action ``snapshot``.
+""",
+    ),
+    cfg.Opt(
+        "snapshot_keep_for",
+        type=Duration(),
+        default="0",
+        mutable=True,
+        help="""
+How long images of before_end_action ``snapshot`` are kept, of VMs that are gone, too.
+
+0 means without limit: what is left when a VM is gone is its owner's to remove. When set, every such
+image is removed when it is so old, the newest of a VM included, unless somebody has protected it.
+""",
+    ),
+    cfg.StrOpt(
+        "migration_host",
+        mutable=True,
+        help="""
+The host that before_end_action ``migration`` moves VMs to.
+
+Nova's scheduler still checks that it can take the VM. A VM that is there already stays. Unset, and
+with migration_aggregate unset, Nova chooses any other host. Not to be set together with
+migration_aggregate.
+""",
+    ),
+    cfg.StrOpt(
+        "migration_aggregate",
+        mutable=True,
+        help="""
+The host aggregate that before_end_action ``migration`` moves VMs to, by its name.
+
+Of its hosts those that are up and enabled are tried one after the other, in another order for each
+VM, until Nova's scheduler takes one. A VM on one of its hosts already stays.
 """,
     ),
     cfg.StrOpt(

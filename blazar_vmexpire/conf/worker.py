@@ -75,6 +75,14 @@ OPTS = [
         help="How long an image may take to become active before it counts as failed.",
     ),
     cfg.Opt(
+        "migration_timeout",
+        mutable=True,
+        type=Duration(minimum=Duration()("1m")),
+        default="6h",
+        help="How long a migration before the end of a lease may take before it counts as failed."
+        " The end comes all the same. Also how long an extension waits for one that is under way.",
+    ),
+    cfg.Opt(
         "busy_postponement",
         mutable=True,
         type=Duration(minimum=Duration()("1m")),

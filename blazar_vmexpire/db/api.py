@@ -223,6 +223,37 @@ def record(
     )
 
 
+def record_by_id(
+    connection: sa.Connection,
+    server_id: str,
+    project_id: str | None,
+    event: str,
+    now: datetime.datetime,
+    **details: Any,
+) -> bool:
+    """Add to the history of a VM, which need not have a row any more, what is not in it yet.
+
+    :returns: False when the same event with the same details is there already.
+    """
+    if _is_there(connection, server_id, event, details):
+        return False
+    row = get(connection, server_id)
+    connection.execute(
+        history.insert(),
+        [
+            {
+                "server_id": server_id,
+                "project_id": project_id,
+                "at": now,
+                "event": event,
+                "generation": 0 if row is None else row.generation,
+                "details": as_json(details),
+            }
+        ],
+    )
+    return True
+
+
 def record_once(
     connection: sa.Connection,
     row: Expiration,
@@ -234,16 +265,22 @@ def record_once(
 
     :returns: False when the same event with the same details is there already.
     """
-    h = history.c
-    there = connection.execute(
-        sa.select(h.id).where(
-            h.server_id == row.server_id, h.event == event, h.details == as_json(details)
-        )
-    ).first()
-    if there is not None:
+    if _is_there(connection, row.server_id, event, details):
         return False
     record(connection, row, event, now, **details)
     return True
+
+
+def _is_there(
+    connection: sa.Connection, server_id: str, event: str, details: Mapping[str, Any]
+) -> bool:
+    h = history.c
+    there = connection.execute(
+        sa.select(h.id).where(
+            h.server_id == server_id, h.event == event, h.details == as_json(details)
+        )
+    ).first()
+    return there is not None
 
 
 def record_many(

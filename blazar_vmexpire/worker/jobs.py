@@ -55,7 +55,8 @@ class Jobs:
             if paced:
                 progress[_COUNTED] = True
             if undo:
-                progress["undo"] = _added(progress.get("undo", {}), undo)
+                added = _added(progress.get("undo", {}), undo)
+                progress["undo"] = {key: it for key, it in added.items() if it is not None}
             with tools.database.begin() as connection:
                 if irreversible or paced:
                     tools.brake.begin_deletion(

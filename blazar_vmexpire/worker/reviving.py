@@ -10,7 +10,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, extension, leases, lifecycle
-from blazar_vmexpire.actions import shelve, snapshot, volumes
+from blazar_vmexpire.actions import migration, shelve, snapshot, volumes
 from blazar_vmexpire.cloud import nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
@@ -53,6 +53,9 @@ class Reviving:
             compute.unlock(server.id)
             self._report(row, "unlocked")
         if undo.get("unshelve") and self._unshelve(row, server, now):
+            return
+        if migration.CONFIRM in undo and not self._confirmed(row, server, undo[migration.CONFIRM]):
+            self._look_again(row, now)
             return
         # What Nova is in the middle of may be the very stop that has to be undone. What is neither
         # stopped nor being stopped is not ours to start: somebody has paused it, or it is broken.
@@ -113,10 +116,33 @@ class Reviving:
         with self._tools.database.begin() as connection:
             claims.finish(connection, row, next_at, last_error=problem)
 
+    def _confirmed(self, row: Expiration, server: Server, before: str) -> bool:
+        """Confirm a cold migration that was begun, unless that takes too long."""
+        tools = self._tools
+
+        def fence() -> None:
+            self._fence(row)
+            self._report(row, "resize_confirmed", to_host=server.host)
+
+        timeout: datetime.timedelta = tools.conf.vmexpire_worker.migration_timeout
+        if self._since(row) + timeout < tools.clock():
+            LOG.error(
+                "Server %s is given back in the middle of its migration, which has not come to its"
+                " end within %s: see that it is confirmed",
+                row.server_id,
+                timeout,
+            )
+            self._report(row, "migration_left", status=server.status)
+            return True
+        return migration.finish(tools.cloud, server, before, fence)
+
+    def _since(self, row: Expiration) -> datetime.datetime:
+        begun = row.progress.get(_SINCE)
+        return self._tools.clock() if begun is None else datetime.datetime.fromisoformat(begun)
+
     def _look_again(self, row: Expiration, now: datetime.datetime) -> None:
         """Wait for the VM: the longer it takes, the less often."""
-        begun = row.progress.get(_SINCE)
-        since = now if begun is None else datetime.datetime.fromisoformat(begun)
+        since = self._since(row)
         delay = min(max((now - since) / 2, _AGAIN), _LONGEST)
         progress = {**row.progress, _SINCE: since.isoformat()}
         with self._tools.database.begin() as connection:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, explicit, leases, lifecycle, subjects
-from blazar_vmexpire.actions.base import Wait
+from blazar_vmexpire.actions.base import Done, Outcome, Wait
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
@@ -42,6 +42,8 @@ LOG = logging.getLogger(__name__)
 _SOON = datetime.timedelta(seconds=2)
 #: How often a VM whose quarantine the tripped brake holds back is looked at.
 _WHILE_TRIPPED = datetime.timedelta(minutes=5)
+#: How often a VM is looked at that is busy when its before-end action is due.
+_WHILE_BUSY = datetime.timedelta(seconds=30)
 
 
 class Tending:
@@ -242,41 +244,57 @@ class Tending:
         if case.verdict.dry_run:
             self._pretending.before_end(case)
             return False
-        action = self._tools.actions[case.terms.before_end_action]
-        outcome: dict[str, Any]
-        progress = dict(row.progress)
         if notes.get("generation") != row.generation:
             notes = {"generation": row.generation}
+        # One that was begun is gone on with, even if the terms have changed.
+        notes.setdefault("action", case.terms.before_end_action)
         try:
-            server = self._tools.cloud.nova.get(row.server_id)
-            action.check(server)
-            result, progress = self._jobs.advance(row, server, action, "before_end", notes)
-            if isinstance(result, Wait):
-                with self._tools.database.begin() as connection:
-                    claims.finish(connection, row, case.now + result.delay)
-                return True
-            outcome = dict(result.result)
+            result = self._advance_before_end(row, notes)
         except ActionFailed as error:
+            result = Done({"failed": error.reason, "remedy": error.remedy})
+        except errors.Refused as error:
+            if row.attempts + 1 < self._tools.conf.vmexpire_worker.max_attempts:
+                raise
+            result = Done({"failed": str(error), "remedy": "remove what it was refused for"})
+        if isinstance(result, Wait):
+            with self._tools.database.begin() as connection:
+                claims.finish(connection, row, case.now + result.delay, attempts=0)
+            return True
+        if "failed" in result.result:
             # The end still comes; what it must not lack is its own business.
             LOG.error(
                 "%s of server %s before its end cannot be done: %s",
-                case.terms.before_end_action,
+                notes["action"],
                 row.server_id,
-                error,
+                result.result["failed"],
             )
-            outcome = {"failed": error.reason, "remedy": error.remedy}
-        progress["before_end"] = {"generation": row.generation, "done": row.generation}
+        done = {"generation": row.generation, "done": row.generation}
         with self._tools.database.begin() as connection:
-            claims.finish(connection, row, case.now, progress=progress)
+            # As the action has left it, whether it has failed or not.
+            current = db_api.get(connection, row.server_id)
+            progress = {} if current is None else current.progress
+            claims.finish(
+                connection, row, case.now, progress={**progress, "before_end": done}, attempts=0
+            )
             db_api.record(
-                connection,
-                row,
-                "before_end",
-                case.now,
-                action=case.terms.before_end_action,
-                **outcome,
+                connection, row, "before_end", case.now, action=notes["action"], **result.result
             )
         return True
+
+    def _advance_before_end(self, row: Expiration, notes: dict[str, Any]) -> Outcome:
+        """Do the next step of the before-end action, which begins only while the VM is at rest."""
+        if notes["action"] not in self._tools.actions:
+            raise ActionFailed(
+                f"the before_end_action {notes['action']!r} is no longer installed",
+                "install it again, or choose another",
+            )
+        action = self._tools.actions[notes["action"]]
+        server = self._tools.cloud.nova.get(row.server_id)
+        if "step" not in notes:
+            if server.task_state is not None:
+                return Wait(_WHILE_BUSY)
+            action.check(server)
+        return self._jobs.advance(row, server, action, "before_end", notes)[0]
 
     def _begin_quarantine(self, case: Case) -> None:
         row, terms = case.row, case.terms

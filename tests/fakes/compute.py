@@ -40,6 +40,8 @@ _STATUS = {
     "shelved": "SHELVED",
     "shelved_offloaded": "SHELVED_OFFLOADED",
 }
+#: What a server's status is called while something is done to it.
+_BUSY = {"migrating": "MIGRATING", "resize_prep": "RESIZE", "resize_migrating": "RESIZE"}
 _QUERY = {"all_tenants", "limit", "marker", "sort_key", "sort_dir", "project_id", "status"}
 _QUERY |= {"deleted", "uuid"}
 _PAGING = {"limit", "marker", "sort_key", "sort_dir"}
@@ -93,10 +95,19 @@ class Vm:
     then: Callable[[], None] | None = None
     left: int = 0
 
+    running: bool = True
+    """Whether a ``resized`` one runs."""
+
     @property
     def power_state(self) -> int:
-        running = self.vm_state in ("active", "resized", "rescued")
+        running = self.vm_state in ("active", "rescued")
+        running = running or (self.vm_state == "resized" and self.running)
         return {"paused": 3}.get(self.vm_state, 1 if running else 4)
+
+    @property
+    def status(self) -> str:
+        busy = _BUSY.get(self.task_state or "")
+        return busy or _STATUS[self.vm_state]
 
 
 class Compute:
@@ -111,6 +122,12 @@ class Compute:
     :ivar soft_delete: whether a deleted server stays, ``SOFT_DELETED`` (reclaim_instance_interval)
     :ivar shelved_offload_time: 0: a server that is shelved is taken off its host at once; -1: never
     :ivar full: no host has room for a server that is unshelved
+    :ivar hosts: names of the hosts that there are beside those of the servers
+    :ivar down_hosts: names of those whose nova-compute is down
+    :ivar disabled_hosts: names of those that take no more servers
+    :ivar full_hosts: names of those that the scheduler turns down
+    :ivar aggregates: host aggregates: name, and its hosts
+    :ivar migrations: as Nova records them, oldest first
     """
 
     def __init__(
@@ -129,6 +146,12 @@ class Compute:
         self.soft_delete = False
         self.shelved_offload_time = 0
         self.full = False
+        self.hosts = {"compute1", "compute2"}
+        self.down_hosts: set[str] = set()
+        self.disabled_hosts: set[str] = set()
+        self.full_hosts: set[str] = set()
+        self.aggregates: dict[str, list[str]] = {}
+        self.migrations: list[dict[str, Any]] = []
 
     def add(self, **attributes: Any) -> str:
         vm = Vm(**attributes)
@@ -174,6 +197,12 @@ class Compute:
             return self._list(request, None if admin else token["project"]["id"])
         if parts == ["os-services"]:
             return self._services()
+        if parts == ["os-aggregates"]:
+            return wire.Response(200, {"aggregates": self._aggregates()})
+        if parts == ["os-migrations"]:
+            wanted = request.param("instance_uuid")
+            found = [m for m in self.migrations if wanted in (None, m["instance_uuid"])]
+            return wire.Response(200, {"migrations": found[::-1]})
         attached = len(parts) >= 3 and parts[2] == "os-volume_attachments"
         most = 4 if attached or parts[2:3] == ["metadata"] else 3
         if parts[0] != "servers" or not 2 <= len(parts) <= most:
@@ -207,6 +236,9 @@ class Compute:
             "shelve": self._shelve,
             "shelveOffload": self._shelve_offload,
             "unshelve": self._unshelve,
+            "os-migrateLive": self._live_migrate,
+            "migrate": self._migrate,
+            "confirmResize": self._confirm_resize,
         }.get(action)
         if do is None:
             return error(400, f"There is no such action: {action}")
@@ -317,6 +349,91 @@ class Compute:
             vm.task_state = None
         vm.snapshot = None
 
+    def _live_migrate(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "os-migrateLive", "active", "paused")
+        if arguments.keys() != {"host", "block_migration"}:
+            return error(400, "Invalid input for field/attribute os-migrateLive.")
+        host = arguments["host"]
+        if host is not None and host not in self._all_hosts():
+            return error(400, f"Compute host {host} could not be found.")
+        migration = self._new_migration(vm, "live-migration", "accepted", token)
+        self._begin(vm, "migrating", lambda: self._schedule(vm, migration, host, "completed"))
+        return wire.Response(202)
+
+    def _migrate(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "migrate", "active", "stopped")
+        host = (arguments or {}).get("host")
+        if host == vm.host:
+            return error(400, "Cannot migrate to the host where the server exists.")
+        if host is not None and host not in self._all_hosts():
+            return error(400, f"Compute host {host} could not be found.")
+        migration = self._new_migration(vm, "migration", "pre-migrating", token)
+        self._begin(vm, "resize_prep", lambda: self._schedule(vm, migration, host, "finished"))
+        return wire.Response(202)
+
+    def _schedule(self, vm: Vm, migration: dict[str, Any], host: str | None, over: str) -> None:
+        """Move a server at once, or give it up where no host takes it."""
+        vm.task_state = None
+        fit = self._all_hosts() - self.down_hosts - self.disabled_hosts - self.full_hosts
+        fit = (fit - {vm.host}) & ({host} if host else fit)
+        if not fit:
+            migration["status"] = "error"
+            return
+        (target, *_) = sorted(fit)
+        migration.update(status=over, dest_compute=target, dest_node=target)
+        vm.host = target
+        if over == "finished":
+            vm.running, vm.vm_state = vm.vm_state == "active", "resized"
+
+    def _confirm_resize(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "confirmResize", "resized")
+        last = next((m for m in self.migrations[::-1] if m["instance_uuid"] == vm.id), None)
+        if last is None or last["status"] != "finished":
+            return error(400, "Instance has not been resized.")
+        if last["source_compute"] in self.down_hosts:
+            return error(409, "Service is unavailable at this time.")
+        last["status"] = "confirming"
+
+        def confirmed() -> None:
+            last["status"] = "confirmed"
+            self._become(vm, "active" if vm.running else "stopped")
+
+        # Nothing tells of it but the migration.
+        self._begin(vm, None, confirmed)
+        return wire.Response(204)
+
+    def _new_migration(self, vm: Vm, kind: str, status: str, token: Any) -> dict[str, Any]:
+        now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%S.%f}"
+        migration = {
+            "id": len(self.migrations) + 1,
+            "uuid": str(uuid.uuid4()),
+            "instance_uuid": vm.id,
+            "migration_type": kind,
+            "status": status,
+            "source_compute": vm.host,
+            "source_node": vm.host,
+            "dest_compute": None,
+            "dest_node": None,
+            "dest_host": None,
+            "old_instance_type_id": 1,
+            "new_instance_type_id": 1,
+            "user_id": token["user"]["id"],
+            "project_id": token["project"]["id"],
+            "created_at": now,
+            "updated_at": None,
+        }
+        self.migrations.append(migration)
+        return migration
+
+    def resize(self, server_id: str, project_id: str) -> dict[str, Any]:
+        """Bring a server to VERIFY_RESIZE, as somebody of a project has resized it."""
+        vm = self.vms[server_id]
+        token = {"user": {"id": vm.user_id}, "project": {"id": project_id}}
+        migration = self._new_migration(vm, "resize", "finished", token)
+        migration.update(dest_compute=vm.host, dest_node=vm.host)
+        vm.running, vm.vm_state = vm.vm_state == "active", "resized"
+        return migration
+
     def _shelve(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
         self._demand(vm, "shelve", "active", "stopped", "paused", "suspended")
         if vm.image_id is None:
@@ -413,7 +530,7 @@ class Compute:
                 text = f"Cannot '{action}' instance {vm.id} while it is in {attribute} {value}"
                 raise wire.HTTPError(error(409, text))
 
-    def _begin(self, vm: Vm, task_state: str, then: Callable[[], None]) -> None:
+    def _begin(self, vm: Vm, task_state: str | None, then: Callable[[], None]) -> None:
         vm.task_state, vm.left, vm.then = task_state, self.reads, then
         if self.reads == 0:
             self.settle(vm.id)
@@ -479,22 +596,44 @@ class Compute:
             self._looked_at(vm)
         return wire.Response(200, body)
 
+    def _all_hosts(self) -> set[str]:
+        return self.hosts | {vm.host for vm in self.vms.values() if vm.host}
+
     def _services(self) -> wire.Response:
         services: list[dict[str, Any]] = []
-        for host, cell in sorted({(vm.host or "compute1", vm.cell) for vm in self.vms.values()}):
+        cells = {(vm.host or "compute1", vm.cell) for vm in self.vms.values()}
+        cells |= {(host, "cell1") for host in self.hosts - {host for host, _ in cells}}
+        for host, cell in sorted(cells):
             service = {"binary": "nova-compute", "host": host, "status": "UNKNOWN"}
             if cell not in self.down_cells:
                 service |= {
-                    "status": "enabled",
+                    "status": "disabled" if host in self.disabled_hosts else "enabled",
                     "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, host)),
                     "zone": "nova",
-                    "state": "up",
+                    "state": "down" if host in self.down_hosts else "up",
                     "updated_at": "2026-01-01T00:00:00.000000",
                     "disabled_reason": None,
                     "forced_down": False,
                 }
             services.append(service)
         return wire.Response(200, {"services": services})
+
+    def _aggregates(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": number,
+                "uuid": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
+                "name": name,
+                "hosts": hosts,
+                "availability_zone": None,
+                "metadata": {},
+                "created_at": "2026-01-01T00:00:00.000000",
+                "updated_at": None,
+                "deleted": False,
+                "deleted_at": None,
+            }
+            for number, (name, hosts) in enumerate(self.aggregates.items(), 1)
+        ]
 
     def _links(self, kind: str, key: str) -> list[dict[str, str]]:
         root = self.url.removesuffix("/v2.1")
@@ -565,7 +704,7 @@ class Compute:
                 for volume_id, attached in vm.volumes.items()
             ],
             "security_groups": [{"name": "default"}],
-            "status": _STATUS[vm.vm_state],
+            "status": vm.status,
             "tags": vm.tags,
             "tenant_id": vm.project_id,
             "trusted_image_certificates": None,

@@ -214,6 +214,14 @@ def test_keystone_is_gone(configure: Configure) -> None:
 
 # What is answered, and what that is worth: the same for each service
 
+
+def resized(fake: FakeCloud) -> str:
+    """Add a server that waits for its resize to be confirmed."""
+    server_id = fake.add_server()
+    fake.compute.resize(server_id, "p")
+    return server_id
+
+
 CALLS: dict[str, tuple[str, Callable[[cloud.Cloud, FakeCloud], Any]]] = {
     "nova get": ("/compute/.*/servers/", lambda a, f: a.nova.get(f.add_server())),
     "nova stop": ("/action", lambda a, f: a.nova.stop(f.add_server())),
@@ -234,6 +242,12 @@ CALLS: dict[str, tuple[str, Callable[[cloud.Cloud, FakeCloud], Any]]] = {
         "/servers/detail",
         lambda a, f: a.nova.was_deleted(f.add_server()),
     ),
+    "nova live migration": ("/action", lambda a, f: a.nova.live_migrate(f.add_server(), None)),
+    "nova cold migration": ("/action", lambda a, f: a.nova.migrate(f.add_server(), "compute2")),
+    "nova confirm": ("/action", lambda a, f: a.nova.confirm_resize(resized(f))),
+    "nova migrations": ("/os-migrations", lambda a, f: a.nova.migrations(resized(f))),
+    "nova aggregates": ("/os-aggregates", lambda a, f: a.nova.aggregate_hosts("old")),
+    "nova hosts": ("/os-services", lambda a, f: a.nova.hosts_up()),
     "glance get": ("/image/v2/images/", lambda a, f: a.glance.get(f.add_image())),
     "glance give": ("/image/v2/images/", lambda a, f: a.glance.give(f.add_image(), "p")),
     "glance delete": ("/image/v2/images/", lambda a, f: a.glance.delete(f.add_image())),
@@ -265,7 +279,15 @@ FAULTS: dict[str, dict[str, Any]] = {
     "JSON that is a list": {"status": 200, "body": ["x"]},
 }
 #: The answer to these has a body; to the others an empty one is right.
-HAVE_BODY = set(CALLS) - {"nova stop", "nova delete", "glance delete", "nova services"}
+HAVE_BODY = set(CALLS) - {
+    "nova stop",
+    "nova delete",
+    "nova live migration",
+    "nova cold migration",
+    "nova confirm",
+    "glance delete",
+    "nova services",
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -534,6 +556,84 @@ def test_shelve_offload_and_unshelve(fake: FakeCloud, adapters: cloud.Cloud) -> 
     adapters.nova.unshelve(server_id)
     assert adapters.nova.get(server_id).status == "ACTIVE"
     assert adapters.glance.find(instance_uuid=server_id) == []
+
+
+def test_live_migration(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    server_id = fake.add_server(locked=True)
+    assert adapters.nova.migrations(server_id) == []
+    adapters.nova.live_migrate(server_id, None)
+    assert adapters.nova.get(server_id).status == "MIGRATING"
+    with pytest.raises(errors.Conflict):
+        adapters.nova.live_migrate(server_id, None)
+    server = adapters.nova.get(server_id)
+    assert (server.host, server.status, server.task_state) == ("compute2", "ACTIVE", None)
+    adapters.nova.live_migrate(server_id, "compute1")
+    fake.compute.settle(server_id)
+    back, there = adapters.nova.migrations(server_id)
+    assert (back.source, back.target) == ("compute2", "compute1")
+    assert (there.source, there.target) == ("compute1", "compute2")
+    assert (there.kind, there.status) == ("live-migration", "completed")
+    assert there.project_id == adapters.keystone.service_project_id
+    for vm_state in ("stopped", "suspended"):
+        with pytest.raises(errors.Conflict):
+            adapters.nova.live_migrate(fake.add_server(vm_state=vm_state), None)
+
+
+def test_cold_migration(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    server_id = fake.add_server(vm_state="stopped")
+    adapters.nova.migrate(server_id, None)
+    assert adapters.nova.get(server_id).status == "RESIZE"
+    server = adapters.nova.get(server_id)
+    assert (server.host, server.status, server.power_state) == ("compute2", "VERIFY_RESIZE", 4)
+    (migration,) = adapters.nova.migrations(server_id)
+    assert (migration.kind, migration.status) == ("migration", "finished")
+    adapters.nova.confirm_resize(server_id)
+    assert adapters.nova.migrations(server_id)[0].status == "confirming"
+    with pytest.raises(errors.Refused):
+        adapters.nova.confirm_resize(server_id)
+    adapters.nova.get(server_id)
+    assert adapters.nova.get(server_id).status == "SHUTOFF"
+    assert adapters.nova.migrations(server_id)[0].status == "confirmed"
+
+
+@pytest.mark.parametrize("host", ["compute1", "compute9"])
+def test_a_host_that_a_server_cannot_be_moved_to(
+    fake: FakeCloud, adapters: cloud.Cloud, host: str
+) -> None:
+    """Nova refuses it; a live migration to its own host comes to nothing only later."""
+    server_id = fake.add_server(vm_state="stopped")
+    with pytest.raises(errors.Refused):
+        adapters.nova.migrate(server_id, host)
+    fake.compute.vms[server_id].vm_state = "active"
+    if host == "compute9":
+        with pytest.raises(errors.Refused):
+            adapters.nova.live_migrate(server_id, host)
+        return
+    adapters.nova.live_migrate(server_id, host)
+    fake.compute.settle(server_id)
+    assert [m.status for m in adapters.nova.migrations(server_id)] == ["error"]
+
+
+def test_migrations_of_other_servers_are_no_answer(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    """A Nova that drops the filter without a word."""
+    resized(fake)
+    server_id = fake.add_server()
+    assert adapters.nova.migrations(server_id) == []
+    fake.fault("/os-migrations", rewrite=lambda body: {"migrations": fake.compute.migrations})
+    with pytest.raises(errors.Unavailable, match="other servers"):
+        adapters.nova.migrations(server_id)
+
+
+def test_hosts(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    fake.compute.hosts = {"a", "b", "c", "d"}
+    fake.compute.down_hosts, fake.compute.disabled_hosts = {"b"}, {"c"}
+    fake.add_server(host="e", cell="cell2")
+    fake.compute.down_cells = {"cell2"}
+    assert adapters.nova.hosts_up() == {"a", "d"}
+    fake.compute.aggregates = {"old": ["a", "b"], "new": []}
+    assert adapters.nova.aggregate_hosts("old") == ["a", "b"]
+    assert adapters.nova.aggregate_hosts("new") == []
+    assert adapters.nova.aggregate_hosts("none") is None
 
 
 def test_delete(fake: FakeCloud, adapters: cloud.Cloud) -> None:
@@ -935,12 +1035,14 @@ def test_what_was_not_found_is_not_remembered(fake: FakeCloud, adapters: cloud.C
 
 VALIDATE = """
 import json, sys
-from nova.api.openstack.compute.schemas import servers
+from importlib import import_module
 from nova.api.validation import validators
 for name, values in json.load(sys.stdin).items():
-    is_body = not name.startswith("index_query")
+    module, schema = name.split(".")
+    module = import_module("nova.api.openstack.compute.schemas." + module)
+    is_body = "index_query" not in schema
     for value in values:
-        validators._SchemaValidator(getattr(servers, name), is_body=is_body).validate(value)
+        validators._SchemaValidator(getattr(module, schema), is_body=is_body).validate(value)
 """
 
 
@@ -966,19 +1068,37 @@ def test_the_fake_speaks_as_nova_does(fake: FakeCloud, adapters: cloud.Cloud) ->
     fake.compute.vanish(down)
     details.append(ask(f"/servers/detail?all_tenants=1&deleted=true&uuid={down}"))
     assert [server["status"] for server in details[-1]["servers"]] == ["DELETED"]
+    fake.compute.aggregates = {"old": ["compute1"]}
+    fake.compute.down_hosts = {"compute2"}
+    resized(fake)
     # And that Nova takes what we ask it.
     list(adapters.nova.pages(3))
     adapters.nova.was_deleted(down)
+    server_id = fake.add_server()
+    for host in (None, "compute2"):
+        adapters.nova.live_migrate(server_id, host)
+        fake.compute.settle(server_id)
+        adapters.nova.migrate(server_id, host)
+        fake.compute.settle(server_id)
+        fake.compute.vms[server_id].vm_state = "active"
+        fake.compute.vms[server_id].host = "compute1"
+    bodies = [request.body for request in fake.requests(f"/servers/{server_id}/action")]
     answers = {
-        "detail_response_v290": details,
-        "show_response_v290": shows,
-        "index_query_v275": [
+        "aggregates.index_response": [ask("/os-aggregates")],
+        "migrations.index_response_v280": [ask("/os-migrations")],
+        "services.index_response_v269": [ask("/os-services")],
+        "migrate_server.migrate_live_v2_68": [b for b in bodies if "os-migrateLive" in b],
+        "migrate_server.migrate": [b for b in bodies if "migrate" in b],
+        "servers.detail_response_v290": details,
+        "servers.show_response_v290": shows,
+        "servers.index_query_v275": [
             request.query
             for request in fake.requests("/servers/detail")
             if request.headers["user-agent"].startswith("blazar-vmexpire/")
         ],
     }
-    assert len(answers["index_query_v275"]) >= 3
+    assert len(answers["servers.index_query_v275"]) >= 3
+    assert len(bodies) == 4
     # In a process of its own: Nova and Blazar both claim the option "host".
     done = subprocess.run(
         [sys.executable, "-c", VALIDATE],
