@@ -197,12 +197,37 @@ class Cloud:
             values["email"] = mail
         answer = self.admin.request(identity, "POST", "/users", {"user": values})
         assert answer.status == 201, answer
-        user_id = answer.body["user"]["id"]
+        self._let_in(answer.body["user"]["id"], self.alice.project_id)
+        return Account(self, name, "alpha")
+
+    def add_project(self, name: str, **properties: str) -> str:
+        """Add a project, and return its name.
+
+        :param properties: as an operator sets them.
+        """
+        identity = self.sandbox.url("keystone", "/v3")
+        values = {"name": name, "domain_id": "default", **properties}
+        answer = self.admin.request(identity, "POST", "/projects", {"project": values})
+        assert answer.status == 201, answer
+        return name
+
+    def add_member(self, name: str, mail: str, project: str) -> Account:
+        """Add a member of a project that a scenario has made."""
+        identity = self.sandbox.url("keystone", "/v3")
+        values = {"name": name, "password": _PASSWORD, "domain_id": "default", "email": mail}
+        answer = self.admin.request(identity, "POST", "/users", {"user": values})
+        assert answer.status == 201, answer
+        (found,) = self.admin.get(identity, f"/projects?name={project}")["projects"]
+        self._let_in(answer.body["user"]["id"], found["id"])
+        return Account(self, name, project)
+
+    def _let_in(self, user_id: str, project_id: str) -> None:
+        """Make a user a member of a project."""
+        identity = self.sandbox.url("keystone", "/v3")
         for role in self.admin.get(identity, "/roles")["roles"]:
             if role["name"] in ("member", "reader"):
-                path = f"/projects/{self.alice.project_id}/users/{user_id}/roles/{role['id']}"
+                path = f"/projects/{project_id}/users/{user_id}/roles/{role['id']}"
                 assert self.admin.request(identity, "PUT", path).status == 204
-        return Account(self, name, "alpha")
 
     def delete_user(self, account: Account) -> None:
         """Remove a user from Keystone."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import rules
 from tests.integration import stage as stages_module
 from tests.integration.cloudlib import Cloud
 from tests.integration.stage import Scenario, Stage
@@ -41,7 +42,6 @@ _TERMS = [
 CALM = [
     *_TERMS,
     "virtual:vm.lease_duration=3m",
-    f"virtual:vm.rules_file={Path(__file__).parent / 'rules.yaml'}",
     "virtual:vm.allowed_actions=delete",
     "vmexpire_intake.reconcile_interval=20s",
 ]
@@ -77,6 +77,9 @@ def _stages(request: pytest.FixtureRequest, home: Path) -> Iterator[dict[str, St
             if items:
                 scenarios = [_scenario(item, name) for item in items]
                 hypervisor = "libvirt" if name == "real" else "fake"
+                if settings is CALM:
+                    rules.write(home / "rules.yaml")
+                    settings = [*settings, f"virtual:vm.rules_file={home / 'rules.yaml'}"]
                 stages[name] = Stage(name, home / name, settings, scenarios, hypervisor=hypervisor)
                 if name != "real":
                     stages[name].open(after=before)
