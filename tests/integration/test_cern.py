@@ -5,8 +5,13 @@ from __future__ import annotations
 
 import datetime
 
+import pytest
+
 from tests.integration.cloudlib import MINUTE, Account, Cloud, Vm, in_minutes
 from tests.integration.waiting import utcnow, wait_for, wait_until
+
+#: Until make test has room for it: its scenarios are run by make test-full.
+pytestmark = pytest.mark.long
 
 TERM = 5 * MINUTE
 QUARANTINE = datetime.timedelta(seconds=90)

@@ -7,6 +7,9 @@ import pytest
 
 from tests.integration.cloudlib import MINUTE, Cloud
 
+#: Until make test has room for it: its scenarios are run by make test-full.
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("runs", [True, False], ids=["live", "cold"])
 def test_a_vm_moves_to_the_other_host_before_its_end(calm: Cloud, runs: bool) -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.integration.cloudlib import Cloud, Vm
 from tests.integration.waiting import wait_for
+
+#: Until make test has room for it: its scenarios are run by make test-full.
+pytestmark = pytest.mark.long
 
 
 def shelved_images(cloud: Cloud, vm: Vm) -> list[dict[str, Any]]:

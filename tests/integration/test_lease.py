@@ -254,6 +254,7 @@ def wait_for_lease(vm: Vm, lease_id: str) -> dict[str, Any]:
     return lease
 
 
+@pytest.mark.long
 def test_an_owner_makes_a_lease_of_their_own(calm: Cloud) -> None:
     vm = calm.boot("explicit")
     implicit, mine = str(vm.row().lease_id), owner_of(vm)
@@ -285,6 +286,7 @@ def test_an_owner_makes_a_lease_of_their_own(calm: Cloud) -> None:
     vm.delete()
 
 
+@pytest.mark.long
 def test_a_vm_ends_as_its_owner_chose(calm: Cloud) -> None:
     vm = calm.boot("explicit end")
     ends_at = in_minutes(4)

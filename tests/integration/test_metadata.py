@@ -6,9 +6,14 @@ from __future__ import annotations
 import datetime
 import json
 
+import pytest
+
 from blazar_vmexpire import labels
 from tests.integration.cloudlib import Cloud, Vm, in_minutes
 from tests.integration.waiting import utcnow, wait_for
+
+#: Until make test has room for it: its scenarios are run by make test-full.
+pytestmark = pytest.mark.long
 
 SERVER = ("openstack", "server")
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 
 import datetime
 
+import pytest
+
 from tests.integration import rules
 from tests.integration.cloudlib import MINUTE, Cloud, in_minutes
+
+#: Until make test has room for it: its scenarios are run by make test-full.
+pytestmark = pytest.mark.long
 
 
 def test_vms_expire_on_the_terms_of_os_vm_expire(calm: Cloud) -> None:

@@ -6,8 +6,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.integration.cloudlib import Account, Cloud, Vm, images_of
 from tests.integration.waiting import wait_for
+
+#: Until make test has room for it: its scenarios are run by make test-full.
+pytestmark = pytest.mark.long
 
 VOLUMES = "block-storage"
 
