@@ -13,6 +13,9 @@ from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.worker import pretending
 from tests.functional.world import World
 
+#: Slow; what it asks of a database, others ask of each kind.
+pytestmark = pytest.mark.databases("sqlite")
+
 CONTACT = "operators@example.org"
 TERMS = {"undeliverable_contact": CONTACT, "quarantine": "5d", "on_end_action": "snapshot"}
 DRY = pytest.mark.options({RESOURCE_TYPE: {**TERMS, "dry_run": "true"}})

@@ -18,7 +18,11 @@ from tests.functional.test_intake import unversioned, versioned
 from tests.functional.test_removal import withdraw
 from tests.functional.world import DATE, World
 
-pytestmark = pytest.mark.options({"vmexpire_metadata": {"enabled": True}})
+pytestmark = [
+    pytest.mark.options({"vmexpire_metadata": {"enabled": True}}),
+    # Slow; what it asks of a database, others ask of each kind.
+    pytest.mark.databases("sqlite"),
+]
 
 END, STATE = "expire_at", "expire_state"
 #: Between two runs of the chore that writes them.

@@ -16,6 +16,9 @@ from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.lifecycle import State
 from tests.functional.world import World
 
+#: Slow; what it asks of a database, others ask of each kind.
+pytestmark = pytest.mark.databases("sqlite")
+
 Use = Callable[[str], None]
 
 OPTED_IN = """
