@@ -367,6 +367,7 @@ def test_an_extension_after_any_step_undoes_what_was_begun(
         world.harness.plugin.service.worker.work_off(1)
         world.clock.advance(seconds=3)
     assert world.extend(server_id).status_code == 200
+    world.settle()
     world.live(world.clock.now() + timedelta(minutes=10))
     assert_given_back(world, server_id, vm_state)
 
