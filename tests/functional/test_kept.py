@@ -461,12 +461,22 @@ def test_one_that_nova_does_not_find_while_it_is_given_back_is_given_back_all_th
 
 
 @STOP
-@pytest.mark.options({"virtual:vm": {"before_end_action": "snapshot"}})
+@pytest.mark.options(
+    {
+        "virtual:vm": {
+            "before_end_action": "snapshot",
+            # It is looked at again and again until its end.
+            "hours_before_end_lease": "3",
+            "minimum_notice": "1h",
+            "reminders": "",
+        }
+    }
+)
 def test_an_image_that_was_begun_before_the_end_is_not_left_behind(world: World) -> None:
     """Nova is done with it, and Glance is not."""
     world.cloud.image.reads = None
     server_id = world.adopt()
-    world.live(end_of(world, server_id) - timedelta(days=1))
+    world.live(end_of(world, server_id) - timedelta(hours=1))
     assert len(world.cloud.image.images) == 1
     world.cloud.compute.vms[server_id].task_state = None
     live_past_end(world, server_id)
