@@ -274,7 +274,7 @@ class Promises(RuleBasedStateMachine):
                 server_id,
                 actor="operator",
                 reason=None,
-                terms=self.harness.plugin.tools.book.defaults(),
+                book=self.harness.plugin.tools.book,
                 now=now,
             )
         if retried is not None:

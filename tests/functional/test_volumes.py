@@ -12,7 +12,11 @@ import pytest
 from tests.fakes.volume import Disk
 from tests.functional.world import World
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [
+    pytest.mark.databases("sqlite"),
+    # Every step of every action, broken and killed: more than make test has room for.
+    pytest.mark.long,
+]
 
 SNAPSHOT = pytest.mark.options({"virtual:vm": {"on_end_action": "snapshot"}})
 KEEP = {
