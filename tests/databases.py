@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import psycopg2
 import pymysql
@@ -41,6 +41,7 @@ from blazar.db.sqlalchemy import model_base, models  # noqa: F401  (fills the me
 from oslo_config import cfg
 from oslo_db import options as db_options
 from pymysql.constants import CLIENT
+from sqlalchemy.dialects import plugins
 
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.db.engine import Database
@@ -148,6 +149,32 @@ def blazar_head() -> str:
     return head
 
 
+_KEPT = "?plugin=kept"
+
+
+class KeptConnections(sa.CreateEnginePlugin):
+    """What ``?plugin=kept`` in a URL does: connections are kept, not made for each transaction.
+
+    oslo.db makes them anew on SQLite, where each has to read the whole schema first: half of the
+    time of a test.
+    """
+
+    def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
+        kwargs["poolclass"] = sa.QueuePool
+
+    def update_url(self, url: sa.URL) -> sa.URL:
+        """Take our word out of the URL again."""
+        return url.difference_update_query(["plugin"])
+
+
+def elsewhere(url: str) -> str:
+    """Return the URL for another program, which does not know of our plug-in."""
+    return url.removesuffix(_KEPT)
+
+
+plugins.register("kept", __name__, KeptConnections.__name__)
+
+
 class SQLite(Backend):
     """Files."""
 
@@ -160,7 +187,7 @@ class SQLite(Backend):
         return self.directory / f"{name}.sqlite"
 
     def _url(self, name: str) -> str:
-        return f"sqlite:///{self._path(name)}"
+        return f"sqlite:///{self._path(name)}{_KEPT}"
 
     def _create(self, name: str) -> None:
         self._path(name).touch()

@@ -86,6 +86,9 @@ class Database:
             max_retries=conf.database.max_retries,
             retry_interval=conf.database.retry_interval,
             mysql_sql_mode=conf.database.mysql_sql_mode,
+            sqlite_synchronous=conf.database.sqlite_synchronous,
+            # Its sleep(0) after each use is for green threads; ours are the system's.
+            thread_checkin=False,
         )
         return cls(context.writer.get_engine())
 

@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -234,6 +234,26 @@ def hasten(database: Database, clock: Clock, name: str) -> None:
         connection.execute(sa.update(chores).where(chores.c.name == name).values(next_at=clock()))
 
 
+@retried
+def due_chores(database: Database, clock: Clock, names: Collection[str]) -> set[str]:
+    """Return which of these chores are due with nobody at them, and which never ran.
+
+    One cheap read, so that asking often costs little; who gets a chore is settled by its claim.
+    """
+    now = clock()
+    c = chores.c
+    with database.begin() as connection:
+        rows = connection.execute(
+            sa.select(c.name, c.next_at, c.claimed_until).where(c.name.in_(names))
+        ).all()
+    waiting = {
+        name
+        for name, next_at, until in rows
+        if next_at > now or (until is not None and until >= now)
+    }
+    return set(names) - waiting
+
+
 class Chore:
     """Work that runs once at a time in the whole cloud: a claimed row of its own.
 
@@ -264,7 +284,9 @@ class Chore:
 
         :returns: whether it is ours to do now.
         """
-        claimed: bool = self._claim()
+        due = due_chores(self._database, self._clock, [self.name])
+        # Asked all the time: only what is likely to be had is worth a write.
+        claimed: bool = bool(due) and self._claim()
         self._held = self._held or claimed
         return claimed
 

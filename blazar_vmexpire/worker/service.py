@@ -12,7 +12,7 @@ from oslo_log import log as logging
 
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.exceptions import ClaimLost
-from blazar_vmexpire.worker.claims import Chore, Claims
+from blazar_vmexpire.worker.claims import Chore, Claims, due_chores
 from blazar_vmexpire.worker.steps import Steps
 from blazar_vmexpire.worker.tools import Tools
 
@@ -79,8 +79,16 @@ class Worker:
 
     def do_duties(self) -> None:
         """Do, in the calling thread, each chore that is due at this moment."""
+        due = self._due_chores()
         for duty in self._duties:
-            self._take_turn(duty)
+            if duty.chore.name in due:
+                self._take_turn(duty)
+                # One chore may make a later one due.
+                due = self._due_chores()
+
+    def _due_chores(self) -> set[str]:
+        names = [duty.chore.name for duty in self._duties]
+        return due_chores(self._tools.database, self._tools.clock, names)
 
     def _run(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)

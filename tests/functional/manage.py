@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from tests import databases
+
 
 class Done(NamedTuple):
     """What a run of the command came to."""
@@ -35,7 +37,7 @@ def settings(
         "DEFAULT": {"debug": "true", "log_file": f"{directory}/blazar.log"},
     }
     if url is not None:
-        groups["database"] = {"connection": url}
+        groups["database"] = {"connection": databases.elsewhere(url)}
     for group, values in (options or {}).items():
         groups.setdefault(group, {}).update(values)
     lines = []

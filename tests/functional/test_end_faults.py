@@ -236,6 +236,7 @@ def test_a_process_killed_in_the_middle_of_a_step(world: World, server_id: str, 
     assert_ended_once(world, server_id)
 
 
+@pytest.mark.options({"virtual:vm": {"on_end_action": "delete"}})
 def test_a_vm_that_nova_shows_as_deleted_is_gone_when_nova_says_404(
     world: World, server_id: str
 ) -> None:
@@ -243,7 +244,6 @@ def test_a_vm_that_nova_shows_as_deleted_is_gone_when_nova_says_404(
         return {"server": {**body["server"], "status": "DELETED", "OS-EXT-STS:task_state": None}}
 
     world.cloud.compute.reads = 1000  # the deletion takes its time
-    world.harness.conf.set_override("on_end_action", "delete", group="virtual:vm")
     live_on(world)
     assert world.row(server_id).progress["irreversible"] is True
     shown = world.cloud.fault(SERVER, method="GET", rewrite=shown_as_deleted)
