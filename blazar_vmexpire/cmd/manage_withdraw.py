@@ -23,6 +23,8 @@ from blazar_vmexpire.cmd.manage_base import (
     shown,
 )
 from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.intake import queues
+from blazar_vmexpire.intake.queues import PoolQueue, QueueLeft
 from blazar_vmexpire.withdrawal import Survey, Withdrawal
 from blazar_vmexpire.worker import showing
 from blazar_vmexpire.worker.service import Worker
@@ -40,12 +42,14 @@ def add_commands(commands: Commands[Any]) -> None:
     withdraw = commands.add_parser(
         "withdraw",
         help="let go of every VM and remove all leases of VMs; without --yes only say what it does",
-        description="Unlock what was locked, start what was stopped before its end, and remove all"
-        " leases of VMs from Blazar's tables, and what was written to the VMs' metadata, so that"
-        " the plug-in can be taken out. VMs that were shelved or stopped at their end stay so. The"
-        " history stays."
+        description="Unlock what was locked, start what was stopped before its end, remove all"
+        " leases of VMs from Blazar's tables, and what was written to the VMs' metadata, and delete"
+        " the queue of our notification pool on RabbitMQ, so that the plug-in can be taken out. VMs"
+        " that were shelved or stopped at their end stay so. The history stays."
         f" [{RESOURCE_TYPE}] scope must be none, in the configuration of every blazar-manager that"
-        " runs: one that still has 'all' would take the VMs in again.",
+        " runs: one that still has 'all' would take the VMs in again. The queue is left while a"
+        " listener of ours reads from it, and when the message bus cannot be reached: all else is"
+        " done, and the exit status is 1. The command can be run again.",
     )
     withdraw.add_argument("--yes", action="store_true", help="do it")
     withdraw.add_argument(
@@ -75,6 +79,7 @@ def _withdraw(conf: cfg.ConfigOpts, arguments: Any) -> None:
         withdrawal = Withdrawal(database, timeutils.utcnow, administrator())
         survey = withdrawal.survey()
         _preview(survey)
+        queue = _preview_queue(conf)
         if not arguments.yes:
             print("Nothing was changed. With --yes it is done.")
             return
@@ -88,16 +93,22 @@ def _withdraw(conf: cfg.ConfigOpts, arguments: Any) -> None:
             left = _give_back(conf, withdrawal, arguments.wait.total_seconds(), progress)
         swept = withdrawal.sweep(lambda number: progress.show(f"{number} leases removed"))
         print(f"Done: {done} VMs let go at once, {swept} leases beside theirs removed.")
+        queue_left = _delete(queue)
         kept = 0 if arguments.keep_metadata else _remove_metadata(conf, withdrawal, progress)
+    unfinished = []
     if left:
-        raise CommandError(_what_is_left(left))
+        unfinished.append(_what_is_left(left))
     if kept:
-        raise CommandError(
+        unfinished.append(
             f"the metadata of {kept} VMs could not be removed yet, because Nova does not take a"
             " change in the state that they are in, or did not answer; run it again later, or with"
             " --keep-metadata"
         )
-    _say_what_to_do_next(conf)
+    if queue_left:
+        unfinished.append(queue_left)
+    if unfinished:
+        raise CommandError("; ".join(unfinished))
+    print("Now take virtual.vm.plugin out of [manager] plugins and restart blazar-manager.")
 
 
 def _preview(survey: Survey) -> None:
@@ -113,6 +124,35 @@ def _preview(survey: Survey) -> None:
         print(f"{title}: {len(rows)}")
         for row in rows:
             print(f"  {row.server_id}  {shown(row.server_name)}")
+
+
+def _preview_queue(conf: cfg.ConfigOpts) -> PoolQueue | None:
+    try:
+        queue = queues.of(conf)
+    except QueueLeft as error:
+        print(f"Queue to be deleted: none; {error}")
+        return None
+    print(f"Queue to be deleted: {shown(queue)}")
+    return queue
+
+
+def _delete(queue: PoolQueue | None) -> str:
+    """Delete it, if there is one; return what to say when it was left."""
+    if queue is None:
+        return ""
+    try:
+        was_there = queue.delete()
+    except QueueLeft as error:
+        command = ["rabbitmqctl", "delete_queue", "--vhost", queue.virtual_host, queue.name]
+        # To delete it while one listens is no use: it would make the queue anew.
+        return (
+            f"queue {shown(queue.name)} was left: {shown(error)}; it would grow when nobody reads"
+            " it any more: stop every blazar-manager and blazar-vmexpire-worker that listens, or"
+            " set [vmexpire_intake] notifications to false and restart them, and run this again, or"
+            f" on RabbitMQ's own machine: {shown(shlex.join(command))}"
+        )
+    print(f"Queue {shown(queue.name)} {'deleted' if was_there else 'is not there (any more)'}.")
+    return ""
 
 
 def _give_back(
@@ -172,15 +212,4 @@ def _what_is_left(left: Sequence[Expiration]) -> str:
         f"{len(left)} VMs could not be let go of yet: {named}{more}; see to what is said of them"
         " and run it again; if there are new ones each time, a blazar-manager still runs with"
         " scope = all: restart it"
-    )
-
-
-def _say_what_to_do_next(conf: cfg.ConfigOpts) -> None:
-    # Not deleted from here: a listener that still runs would make it anew.
-    queue = shlex.quote(conf.vmexpire_intake.pool)
-    print(
-        "Now take virtual.vm.plugin out of [manager] plugins and restart blazar-manager. After that"
-        " delete the queue\nof our notification pool, which nobody reads any more and which would"
-        f" grow:\n\n  rabbitmqctl delete_queue {queue}"
-        "\n\n(with --vhost, if the transport_url of Nova's notifications has one)."
     )

@@ -63,6 +63,14 @@ _MOST_EVENT_NAME = 255
 _PATIENCE = 5.0
 #: Between two tries to listen, in seconds.
 _AGAIN = 10.0
+#: What oslo.messaging raises for a transport URL, for options in it, and for want of a library.
+_UNUSABLE = (
+    oslo_messaging.InvalidTransportURL,
+    oslo_messaging.DriverLoadFailure,
+    ValueError,
+    cfg.NoSuchOptError,
+    ImportError,
+)
 
 
 def server_of(event_type: Any, payload: Any) -> str | None:
@@ -196,16 +204,30 @@ def check(conf: cfg.ConfigOpts) -> None:
 
     :raises ConfigError: the message bus is none that oslo.messaging knows.
     """
-    if not conf.vmexpire_intake.notifications:
-        return
+    if conf.vmexpire_intake.notifications:
+        bus_of(conf)
+
+
+def bus_of(conf: cfg.ConfigOpts) -> oslo_messaging.TransportURL:
+    """Say which message bus Nova's notifications are on. Nothing is connected.
+
+    The options of its driver are registered from then on.
+
+    :raises ConfigError: it is none that oslo.messaging can use.
+    """
+    url = conf.vmexpire_intake.transport_url
     try:
-        oslo_messaging.get_notification_transport(conf, url=conf.vmexpire_intake.transport_url)
-    except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure):
-        # Their words have the password in them.
+        oslo_messaging.get_notification_transport(conf, url=url)
+        if url is None:
+            url = conf.oslo_messaging_notifications.transport_url
+        return oslo_messaging.TransportURL.parse(conf, url)
+    except _UNUSABLE:
+        # Their words may have the password in them.
         raise ConfigError(
             "[vmexpire_intake] transport_url (or, where that is unset, the one of"
-            " [oslo_messaging_notifications] or [DEFAULT]) names no message bus: it must be like"
-            " rabbit://user:password@bus.example.org:5672/"
+            " [oslo_messaging_notifications] or [DEFAULT]) names no message bus that can be used"
+            " here: it must be like rabbit://user:password@bus.example.org:5672/, and after a ?"
+            " there may only be options of its driver"
         ) from None
 
 
