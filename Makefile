@@ -95,6 +95,11 @@ bench: venv ## Measure: adoption and reconciliation of large clouds
 	@echo "==> benchmarks"
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
+.PHONY: bench-latency
+bench-latency: venv ## Measure on an idle sandbox how soon a VM has its lease: median and longest of 20
+	@echo "==> latency"
+	@$(BIN)/python -m tests.benchmarks.latency $(ARGS)
+
 .PHONY: chaos
 chaos: venv-test ## 200 VMs expire while all is killed or stopped in turn (make chaos SEED=7 repeats)
 	@echo "==> chaos"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import report, suite
+from tests.benchmarks import latency, report, suite
 from tests.benchmarks.report import Figure
 from tests.databases import Backend
 
@@ -81,3 +81,11 @@ def test_a_missed_target_is_said_loudly(tmp_path: pathlib.Path) -> None:
     assert written["database"] == "mariadb"
     assert [figure["held"] for figure in written["figures"]] == [True, False, None]
     assert written["figures"][1]["raw"] == [2.4, 2.5, 2.6]
+
+
+def test_the_median_and_the_longest_latency_have_their_own_targets() -> None:
+    middle, longest = latency.figures([1.0, 6.0, 0.5])
+    assert (middle.value, middle.held) == (1.0, True)
+    assert (longest.value, longest.held) == (6.0, False)
+    middle, longest = latency.figures([2.5, 2.5])
+    assert (middle.held, longest.held) == (False, True)
