@@ -139,6 +139,8 @@ class Calendar:
         :param before: as for :meth:`open_end`.
         :raises NoOpenDay: it may have to; the sentence says why.
         """
+        if not (self.weekdays or self.ranges or self.yearly):
+            return
         # Of a day and a half, one or two nights lie between: that depends on the time of day.
         for nights in {before // _DAY, -(-before // _DAY)}:
             if not self._is_open_often(nights):
