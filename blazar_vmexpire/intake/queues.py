@@ -101,7 +101,7 @@ class PoolQueue:
                 # Somebody began to in between.
                 readers = 1
             if readers:
-                raise QueueLeft(f"{readers} of our listeners read from it")
+                raise QueueLeft(f"listeners of ours still read from it: {readers}")
             return True
 
 
