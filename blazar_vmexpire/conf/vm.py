@@ -167,7 +167,8 @@ again. It is also the shortest lease that an owner can choose by shortening one.
 How long before the end of its lease a VM is locked and stopped.
 
 0 means that VMs run until the end. A quarantined VM is given back by extending its lease: it is
-unlocked, and started again if it was running.
+unlocked, and started again if it was running. A VM that somebody else has locked is left as it is
+until its end, which comes as announced.
 """,
     ),
     cfg.StrOpt(

@@ -341,6 +341,9 @@ class Tending:
         progress["quarantine"] = {"done": True}
         with self._tools.database.begin() as connection:
             claims.finish(connection, row, case.now, progress=progress)
+            if quarantine.LEFT in outcome.result:
+                db_api.record(connection, row, "quarantine_left", case.now, **outcome.result)
+                return True
             db_api.record(connection, row, "quarantined", case.now)
             db_api.add_notice(
                 connection,
