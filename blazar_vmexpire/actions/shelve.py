@@ -16,6 +16,7 @@ from oslo_log import log as logging
 
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
 from blazar_vmexpire.actions.old_images import ATTEMPT
+from blazar_vmexpire.actions.rest import OUT_OF, bring_out
 from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
 from blazar_vmexpire.cloud.nova import SHELVED, Server
@@ -74,7 +75,7 @@ class Shelve(Action):
 
     def check(self, server: Server) -> None:
         """Refuse VMs that Nova does not shelve."""
-        if server.status not in _CAN | SHELVED:
+        if server.status not in _CAN | OUT_OF | SHELVED:
             raise ActionFailed(
                 f"Nova shelves no server in status {server.status}",
                 "bring it to ACTIVE or SHUTOFF, then retry",
@@ -124,6 +125,9 @@ class Shelve(Action):
                 f"Nova gave up shelving it {_MOST_TRIES} times",
                 "find out why in the logs of nova-compute and glance-api, then retry",
             )
+        waiting = bring_out(job)
+        if waiting is not None:
+            return waiting
         self.check(server)
         # Paced before it is locked: a VM that the brake holds back stays its owner's meanwhile.
         job.intend("shelve", paced=True, ours=True, undo=None if asked else _undo(job))

@@ -21,7 +21,7 @@ from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.actions import delete, old_images, volumes
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
 from blazar_vmexpire.actions.old_images import ATTEMPT
-from blazar_vmexpire.actions.rest import bring_to_rest
+from blazar_vmexpire.actions.rest import OUT_OF, bring_to_rest
 from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
 from blazar_vmexpire.cloud.nova import Server
@@ -75,11 +75,8 @@ class Snapshot(Action):
             if not server.volumes:
                 raise ActionFailed(_NO_VOLUME, _FIND_IT)
             return
-        if server.status not in _CAN:
-            raise ActionFailed(
-                f"Nova makes no image of a server in status {server.status}",
-                "bring it to ACTIVE or SHUTOFF, then retry",
-            )
+        if server.status not in _CAN | OUT_OF:
+            raise _no_image(server)
 
     def advance(self, job: Job) -> Outcome:
         """Do the one next step."""
@@ -111,11 +108,15 @@ class Snapshot(Action):
     def _bring_to_rest(self, job: Job) -> Outcome | None:
         """At the end, bring the VM to rest; None when it is."""
         if not job.at_end:
-            return None if job.server.task_state is None else job.look_again()
+            if job.server.task_state is not None:
+                return job.look_again()
+            if job.server.status not in _CAN:
+                raise _no_image(job.server)
+            return None
         # Locked, because its owner could start it, and what they then write would be lost.
         waiting = bring_to_rest(job, LOCK_REASON)
-        if waiting is None:
-            self.check(job.server)
+        if waiting is None and job.server.status not in _CAN:
+            raise _no_image(job.server)
         return waiting
 
     def _begin_image(self, job: Job) -> Outcome:
@@ -225,3 +226,10 @@ class Snapshot(Action):
             job.report("image_failed", image_id=image_id, reason=problem)
             job.note(image_id=None)
         return None
+
+
+def _no_image(server: Server) -> ActionFailed:
+    return ActionFailed(
+        f"Nova makes no image of a server in status {server.status}",
+        "bring it to ACTIVE or SHUTOFF, then retry",
+    )

@@ -6,13 +6,9 @@ from __future__ import annotations
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome
 from blazar_vmexpire.actions.rest import bring_to_rest
 from blazar_vmexpire.cloud.nova import Server
-from blazar_vmexpire.exceptions import ActionFailed
 
 #: The lock's reason, which the owner sees.
 LOCK_REASON = "Its lease is over: extend it to have the server back"
-
-#: It runs in these, and Nova does not stop it.
-_CANNOT = frozenset({"RESCUE", "VERIFY_RESIZE"})
 
 #: It does not run in these. One that is paused, suspended or shelved is kept as it is.
 _STANDS = frozenset({"PAUSED", "SHELVED", "SHELVED_OFFLOADED", "SHUTOFF", "SUSPENDED"})
@@ -25,20 +21,11 @@ class Stop(Action):
     paced = False
     keeps = True
 
-    def check(self, server: Server) -> None:
-        """Refuse VMs that run and cannot be stopped."""
-        if server.status in _CANNOT:
-            raise ActionFailed(
-                f"Nova stops no server in status {server.status}",
-                "bring it to ACTIVE or SHUTOFF, then retry",
-            )
-
     def advance(self, job: Job) -> Outcome:
         """Do the one next step."""
         waiting = bring_to_rest(job, LOCK_REASON)
         if waiting is not None:
             return waiting
-        self.check(job.server)
         # It may have broken meanwhile.
         return Done() if job.server.status in _STANDS else job.look_again()
 

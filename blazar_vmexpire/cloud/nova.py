@@ -285,6 +285,13 @@ class Nova:
         """
         self._ask(f"start server {server_id}", self._servers.start, server_id)
 
+    def unrescue(self, server_id: str) -> None:
+        """Begin to boot a server in rescue from its own disk again.
+
+        :raises Conflict: it is not in rescue, or Nova is doing something to it
+        """
+        self._ask(f"unrescue server {server_id}", self._servers.unrescue, server_id)
+
     def lock(self, server_id: str, reason: str) -> None:
         """Lock a server against its owner. Locking a locked server changes the reason, no more.
 

@@ -236,6 +236,7 @@ class Compute:
             "shelve": self._shelve,
             "shelveOffload": self._shelve_offload,
             "unshelve": self._unshelve,
+            "unrescue": self._unrescue,
             "os-migrateLive": self._live_migrate,
             "migrate": self._migrate,
             "confirmResize": self._confirm_resize,
@@ -297,6 +298,11 @@ class Compute:
     def _start(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
         self._demand(vm, "start", "stopped")
         self._begin(vm, "powering-on", lambda: self._become(vm, "active"))
+        return wire.Response(202)
+
+    def _unrescue(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:
+        self._demand(vm, "unrescue", "rescued")
+        self._begin(vm, "unrescuing", lambda: self._become(vm, "active"))
         return wire.Response(202)
 
     def _lock(self, vm: Vm, arguments: Any, token: Any) -> wire.Response:

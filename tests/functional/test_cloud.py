@@ -245,6 +245,10 @@ CALLS: dict[str, tuple[str, Callable[[cloud.Cloud, FakeCloud], Any]]] = {
     "nova live migration": ("/action", lambda a, f: a.nova.live_migrate(f.add_server(), None)),
     "nova cold migration": ("/action", lambda a, f: a.nova.migrate(f.add_server(), "compute2")),
     "nova confirm": ("/action", lambda a, f: a.nova.confirm_resize(resized(f))),
+    "nova unrescue": (
+        "/action",
+        lambda a, f: a.nova.unrescue(f.add_server(vm_state="rescued")),
+    ),
     "nova migrations": ("/os-migrations", lambda a, f: a.nova.migrations(resized(f))),
     "nova aggregates": ("/os-aggregates", lambda a, f: a.nova.aggregate_hosts("old")),
     "nova hosts": ("/os-services", lambda a, f: a.nova.hosts_up()),
@@ -285,6 +289,7 @@ HAVE_BODY = set(CALLS) - {
     "nova live migration",
     "nova cold migration",
     "nova confirm",
+    "nova unrescue",
     "glance delete",
     "nova services",
 }
@@ -594,6 +599,15 @@ def test_cold_migration(fake: FakeCloud, adapters: cloud.Cloud) -> None:
     adapters.nova.get(server_id)
     assert adapters.nova.get(server_id).status == "SHUTOFF"
     assert adapters.nova.migrations(server_id)[0].status == "confirmed"
+
+
+def test_unrescue(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    server_id = fake.add_server(vm_state="rescued")
+    adapters.nova.unrescue(server_id)
+    assert adapters.nova.get(server_id).task_state == "unrescuing"
+    assert adapters.nova.get(server_id).status == "ACTIVE"
+    with pytest.raises(errors.Conflict):
+        adapters.nova.unrescue(server_id)
 
 
 @pytest.mark.parametrize("host", ["compute1", "compute9"])

@@ -158,17 +158,24 @@ def test_what_does_not_run_is_only_locked(world: World, vm_state: str) -> None:
 
 @pytest.mark.parametrize("action", ["stop", "shelve"])
 @pytest.mark.parametrize("vm_state", ["rescued", "resized"])
-def test_what_nova_neither_stops_nor_shelves_waits_for_an_operator_untouched(
+def test_what_nova_neither_stops_nor_shelves_is_brought_out_of_that(
     world: World, action: str, vm_state: str
 ) -> None:
+    """Its owner could leave it so for ever; an extension gives it back running."""
     world.harness.conf.set_override("on_end_action", action, group="virtual:vm")
     server_id = world.adopt()
     world.live(end_of(world, server_id) - timedelta(minutes=5))
-    world.cloud.compute.vms[server_id].vm_state = vm_state
+    if vm_state == "resized":
+        world.cloud.compute.resize(server_id, world.alpha)
+    else:
+        world.cloud.compute.vms[server_id].vm_state = vm_state
     live_past_end(world, server_id)
-    assert world.state(server_id) == "failed"
-    assert f"Nova {action}" in str(world.row(server_id).last_error)
-    assert power(world, server_id) == (vm_state, False)
+    assert world.state(server_id) == "ended"
+    expected = {"stop": ("stopped", True), "shelve": ("shelved_offloaded", False)}[action]
+    assert power(world, server_id) == expected
+    assert world.extend(server_id).status_code == 200
+    world.settle()
+    assert (world.state(server_id), *power(world, server_id)) == ("active", "active", False)
 
 
 @STOP
