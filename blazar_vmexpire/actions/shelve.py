@@ -34,6 +34,9 @@ _CAN = frozenset({"ACTIVE", "PAUSED", "SHUTOFF", "SUSPENDED"})
 #: an extension removes: this one is all that there is of the VM.
 _IMAGE = "shelved_into"
 
+#: Why an end has failed.
+NO_IMAGE = "it is shelved, and Glance has no complete image of it"
+
 #: How often Nova may give up before that counts as final.
 _MOST_TRIES = 3
 
@@ -52,6 +55,27 @@ def images_of(cloud: Cloud, server_id: str, owner: str | None = None) -> list[Im
         if image.name.endswith("-shelved") and ATTEMPT not in image.properties
     ]
     return sorted(found, key=lambda image: image.created_at, reverse=True)
+
+
+def image_it_is(job: Job) -> Image | None:
+    """Return the image that a VM is which somebody else has shelved, if Glance has all of it.
+
+    Nova does not tell which it is, and what Nova writes into it anybody can write into an image of
+    their own. So one of another project counts only if there is none in the VM's, nor in ours: it
+    is where an administrator leaves it who shelves a VM.
+
+    :raises ActionFailed: it may be any of several.
+    """
+    found = images_of(job.cloud, job.server.id)
+    near = (job.project_id, job.cloud.keystone.service_project_id)
+    found = [image for image in found if image.owner in near] or found
+    complete = [image for image in found if _is_complete(image)]
+    if len(complete) > 1:
+        raise lost(
+            "it is shelved, and which image it is cannot be told: "
+            + ", ".join(sorted(image.id for image in complete))
+        )
+    return complete[0] if complete else None
 
 
 def discard(cloud: Cloud, server_id: str) -> list[str]:
@@ -151,18 +175,22 @@ class Shelve(Action):
         if image_id is not None:
             with contextlib.suppress(errors.NotFound):
                 image = job.cloud.glance.get(image_id)
-                if image.status == "active" and image.size:
+                if _is_complete(image):
                     return image
-            raise _lost(f"image {image_id}, which it was shelved into, is gone or not complete")
-        owner = job.cloud.keystone.service_project_id if ours else None
-        for image in images_of(job.cloud, job.server.id, owner):
-            if image.status == "active" and image.size:
-                job.note(**{_IMAGE: image.id})
-                return image
+            raise lost(f"image {image_id}, which it was shelved into, is gone or not complete")
+        if ours:
+            owner = job.cloud.keystone.service_project_id
+            made = images_of(job.cloud, job.server.id, owner)
+            found = next((image for image in made if _is_complete(image)), None)
+        else:
+            found = image_it_is(job)
+        if found is not None:
+            job.note(**{_IMAGE: found.id})
+            return found
         if job.notes.get("step") != "verify":
             job.intend("verify")
         elif job.stepping_for() > _MISSED:
-            raise _lost("it is shelved, and Glance has no complete image of it")
+            raise lost(NO_IMAGE)
         return None
 
     @staticmethod
@@ -183,6 +211,10 @@ class Shelve(Action):
         return None
 
 
+def _is_complete(image: Image) -> bool:
+    return image.status == "active" and bool(image.size)
+
+
 def _undo(job: Job) -> dict[str, bool]:
     """Say what an extension has to do so that the VM is as it was: Nova unshelves it running."""
     undo = {"unshelve": True}
@@ -196,7 +228,8 @@ def _undo(job: Job) -> dict[str, bool]:
     return undo
 
 
-def _lost(reason: str) -> ActionFailed:
+def lost(reason: str) -> ActionFailed:
+    """Make (not raise) the failure of a VM that is shelved, and of whose image that is said."""
     return ActionFailed(
         reason,
         "look for its image NAME-shelved in Glance, and at the logs of nova-compute; if its image"

@@ -18,13 +18,13 @@ from typing import Any
 from oslo_log import log as logging
 
 from blazar_vmexpire import RESOURCE_TYPE
-from blazar_vmexpire.actions import delete, old_images, volumes
+from blazar_vmexpire.actions import delete, old_images, shelve, volumes
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
 from blazar_vmexpire.actions.old_images import ATTEMPT
 from blazar_vmexpire.actions.rest import OUT_OF, bring_to_rest
 from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.nova import SHELVED, Server
 from blazar_vmexpire.exceptions import ActionFailed
 
 LOG = logging.getLogger(__name__)
@@ -37,6 +37,13 @@ _CAN = frozenset({"ACTIVE", "PAUSED", "SHUTOFF", "SUSPENDED"})
 
 _NO_VOLUME = "it boots from a volume, and none is attached to it"
 _FIND_IT = "find out where its volume is, then delete the VM by hand"
+
+#: The note of the image that a shelved VM was. Not ``image_id``, by which images are found that an
+#: extension removes: this one is all that there is of the VM.
+KEPT_IMAGE = "kept_image_id"
+
+#: In a row's ``undo``: the image that we have protected.
+UNPROTECT = "unprotect"
 
 #: How many images may fail before that counts as final.
 _MOST_IMAGES = 3
@@ -60,6 +67,16 @@ def discard(cloud: Cloud, notes: Mapping[str, Any]) -> list[str]:
     return removed
 
 
+def unprotect(cloud: Cloud, undo: Mapping[str, Any]) -> None:
+    """Let the image be removed again that we have protected, if it is there.
+
+    :param undo: as in a row's ``progress``.
+    """
+    if UNPROTECT in undo:
+        with contextlib.suppress(errors.NotFound):
+            cloud.glance.protect(undo[UNPROTECT], False)
+
+
 class Snapshot(Action):
     """An image, verified and owned by the VM's project; at the end the VM is deleted then.
 
@@ -75,7 +92,7 @@ class Snapshot(Action):
             if not server.volumes:
                 raise ActionFailed(_NO_VOLUME, _FIND_IT)
             return
-        if server.status not in _CAN | OUT_OF:
+        if server.status not in _CAN | OUT_OF | SHELVED:
             raise _no_image(server)
 
     def advance(self, job: Job) -> Outcome:
@@ -85,6 +102,8 @@ class Snapshot(Action):
             return job.look_again()
         if job.server.volume_backed:
             return self._keep_boot_volume(job)
+        if job.at_end and job.server.status in SHELVED:
+            return self._keep_shelved_image(job)
         image_id = job.notes.get("image_id")
         if image_id is None:
             return self._bring_to_rest(job) or self._begin_image(job)
@@ -102,6 +121,32 @@ class Snapshot(Action):
             return waiting
         if not job.notes.get(volumes.KEPT):
             raise ActionFailed(_NO_VOLUME, _FIND_IT)
+        delete.delete(job)
+        return job.look_again()
+
+    @staticmethod
+    def _keep_shelved_image(job: Job) -> Outcome:
+        """Keep the image that the VM is, and which Nova would remove together with it."""
+        # Locked, because its owner could unshelve it.
+        waiting = bring_to_rest(job, LOCK_REASON)
+        if waiting is not None:
+            return waiting
+        image = shelve.image_it_is(job)
+        if image is None:
+            raise shelve.lost(shelve.NO_IMAGE)
+        if image.owner != job.project_id:
+            job.intend("give")
+            image = job.cloud.glance.give(image.id, job.project_id)
+            job.report("image_given", image_id=image.id, size=image.size)
+        waiting = volumes.keep(job)
+        if waiting is not None:
+            return waiting
+        # Right before the deletion: whatever comes between finds it as its owner has left it.
+        if not image.protected:
+            job.intend("protect", undo={UNPROTECT: image.id})
+            job.cloud.glance.protect(image.id, True)
+            job.report("image_protected", image_id=image.id)
+        job.note(**{KEPT_IMAGE: image.id}, image_name=image.name)
         delete.delete(job)
         return job.look_again()
 
@@ -181,7 +226,7 @@ class Snapshot(Action):
             job.report("image_outdated", image_id=image_id)
             job.note(image_id=None, attempt=None)
             return Wait()
-        job.note(**result)
+        job.note(**result, **{KEPT_IMAGE: None})
         waiting = volumes.keep(job)
         if waiting is not None:
             return waiting

@@ -122,18 +122,23 @@ class Glance:
         :raises Unavailable: among others, when Glance took the change but shows another owner
         """
         what = f"give image {image_id} to project {project_id}"
-        self._rest.call(
-            "PATCH",
-            rest.path("images", image_id),
-            what,
-            expected=(200,),
-            about=image_id,
-            body=[{"op": "replace", "path": "/owner", "value": project_id}],
-            headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
-        )
+        self._replace(image_id, "owner", project_id, what)
         image = self.get(image_id)
         if image.owner != project_id:
             raise self._rest.unavailable(what, f"its owner is still {image.owner}")
+        return image
+
+    def protect(self, image_id: str, protected: bool) -> Image:
+        """Protect an image against deletion, or no longer, see that it is so, and return it.
+
+        :raises NotFound: Glance has no such image
+        :raises Unavailable: among others, when Glance took the change but shows another state
+        """
+        what = f"{'protect' if protected else 'unprotect'} image {image_id}"
+        self._replace(image_id, "protected", protected, what)
+        image = self.get(image_id)
+        if image.protected is not protected:
+            raise self._rest.unavailable(what, f"its protection is still {image.protected}")
         return image
 
     def delete(self, image_id: str) -> None:
@@ -182,3 +187,14 @@ class Glance:
             if (owner is None or image.owner == owner)
             and all(image.properties.get(key) == value for key, value in properties.items())
         ]
+
+    def _replace(self, image_id: str, name: str, value: Any, what: str) -> None:
+        self._rest.call(
+            "PATCH",
+            rest.path("images", image_id),
+            what,
+            expected=(200,),
+            about=image_id,
+            body=[{"op": "replace", "path": f"/{name}", "value": value}],
+            headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
+        )

@@ -210,6 +210,9 @@ class Ending:
         kept: dict[str, Any] = {
             key: notes[key] for key in ("image_id", "image_name") if key in notes
         }
+        if snapshot.KEPT_IMAGE in notes:
+            kept["image_id"] = notes[snapshot.KEPT_IMAGE]
+        snapshot.unprotect(self._tools.cloud, row.progress.get("undo", {}))
         state = lifecycle.after(row.state, Event.GONE)
         with self._tools.database.begin() as connection:
             if ours:

@@ -69,6 +69,7 @@ class Reviving:
         else:
             # It is back; or cannot be started while an image of it is being made. Not before: with
             # Glance or Cinder away its owner has it all the same.
+            snapshot.unprotect(tools.cloud, undo)
             row = self._put_back_volumes(row)
             row = self._remove_images(row)
         if to_start:

@@ -14,6 +14,7 @@ import datetime
 from oslo_log import log as logging
 
 from blazar_vmexpire import leases, lifecycle
+from blazar_vmexpire.actions import snapshot
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.conf.types import format_duration
@@ -137,6 +138,8 @@ class Vanishing:
             db_api.record(connection, row, "reappeared", now)
 
     def _let_go(self, row: Expiration, now: datetime.datetime, *, by: str, evidence: str) -> None:
+        # Nova was not to remove it together with the VM.
+        snapshot.unprotect(self._tools.cloud, row.progress.get("undo", {}))
         with self._tools.database.begin() as connection:
             claims.finish(
                 connection,

@@ -512,7 +512,8 @@ class Compute:
         """Delete it as whoever asked; where they may not, it is left behind."""
         image, vm.shelved_image = self.glance.images.get(vm.shelved_image or ""), None
         admin = "admin" in [role["name"] for role in token["roles"]]
-        if image is not None and (admin or image["owner"] == token["project"]["id"]):
+        may = image is not None and (admin or image["owner"] == token["project"]["id"])
+        if image is not None and may and not image["protected"]:
             del self.glance.images[image["id"]]
 
     def _delete(self, vm: Vm, token: Any) -> wire.Response:

@@ -254,6 +254,7 @@ CALLS: dict[str, tuple[str, Callable[[cloud.Cloud, FakeCloud], Any]]] = {
     "nova hosts": ("/os-services", lambda a, f: a.nova.hosts_up()),
     "glance get": ("/image/v2/images/", lambda a, f: a.glance.get(f.add_image())),
     "glance give": ("/image/v2/images/", lambda a, f: a.glance.give(f.add_image(), "p")),
+    "glance protect": ("/image/v2/images/", lambda a, f: a.glance.protect(f.add_image(), True)),
     "glance delete": ("/image/v2/images/", lambda a, f: a.glance.delete(f.add_image())),
     "glance find": ("/image/v2/images$", lambda a, f: a.glance.find(owner="p")),
     "keystone user": ("/users/", lambda a, f: a.keystone.get_user(f.add_user("bob"))),
@@ -942,6 +943,24 @@ def test_give_that_does_not_take(fake: FakeCloud, adapters: cloud.Cloud) -> None
     fake.fault("/image/", method="PATCH", status=200, body={})
     with pytest.raises(errors.Unavailable, match="its owner is still"):
         adapters.glance.give(image_id, fake.add_project("web"))
+
+
+def test_protect(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    image_id = fake.add_image()
+    assert adapters.glance.protect(image_id, True).protected is True
+    with pytest.raises(errors.Refused):
+        adapters.glance.delete(image_id)
+    assert adapters.glance.protect(image_id, False).protected is False
+    adapters.glance.delete(image_id)
+    with pytest.raises(errors.NotFound):
+        adapters.glance.protect(image_id, True)
+
+
+def test_protect_that_does_not_take(fake: FakeCloud, adapters: cloud.Cloud) -> None:
+    image_id = fake.add_image()
+    fake.fault("/image/", method="PATCH", status=200, body={})
+    with pytest.raises(errors.Unavailable, match="its protection is still False"):
+        adapters.glance.protect(image_id, True)
 
 
 def test_delete_image(fake: FakeCloud, adapters: cloud.Cloud) -> None:
