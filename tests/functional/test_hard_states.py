@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of VMs that Nova does little with, and the quarantine of those that others have locked."""
+"""The end of VMs that Nova does little with, and the quarantine of those that others have locked.
+
+What comes of each status is in ``test_states.py``; here is what goes wrong, and who comes between.
+"""
 
 from __future__ import annotations
 

@@ -98,35 +98,35 @@ def test_leases_appear_within_seconds(calm: Cloud) -> None:
     assert max(latencies) <= 15, latencies
 
 
-@pytest.mark.parametrize("condition", ["lock", "os-stop", "pause", "suspend"])
+@pytest.mark.parametrize("condition", ["lock", "os-stop", "pause", "suspend", "rescue", "migrate"])
 def test_a_vm_that_does_not_run_ends_all_the_same(calm: Cloud, condition: str) -> None:
-    """Stopped, paused, suspended, or locked by its owner."""
+    """Stopped, paused, suspended, locked by its owner, in rescue, or in VERIFY_RESIZE."""
     status = {
         "lock": "ACTIVE",
         "os-stop": "SHUTOFF",
         "pause": "PAUSED",
         "suspend": "SUSPENDED",
+        "rescue": "RESCUE",
+        "migrate": "VERIFY_RESIZE",
     }[condition]
     vm = calm.boot(f"condition {condition}")
-    vm.act(condition)
-    vm.wait_for_status(status)
+    vm.act(condition, calm.admin if condition == "migrate" else None)
+    vm.wait_for_status(status, 60)
     vm.wait_for_end()
     (image,) = images_of(calm, vm)
     assert (image["status"], image["owner"]) == ("active", calm.alice.project_id)
     assert vm.mails("ended")
 
 
-@pytest.mark.parametrize("condition", ["shelve", "rescue"])
-def test_a_vm_that_no_image_can_be_made_of_waits_for_an_operator(
-    calm: Cloud, condition: str
-) -> None:
-    """Nova makes none of a shelved VM, nor of one in rescue."""
-    status = {"shelve": "SHELVED_OFFLOADED", "rescue": "RESCUE"}[condition]
-    vm = calm.boot(f"condition {condition}")
-    vm.act(condition)
-    vm.wait_for_status(status, 60)
-    ends_at = vm.ends_at
-    failed = vm.wait_for_event("failed", 60, after=ends_at)
-    assert f"no image of a server in status {status}" in failed["reason"]
-    assert vm.row().state == "failed"
-    assert vm.status == status
+def test_the_image_that_a_shelved_vm_is_outlives_it(calm: Cloud) -> None:
+    """Nova would remove it together with the VM."""
+    vm = calm.boot("condition shelve")
+    vm.act("shelve")
+    vm.wait_for_status("SHELVED_OFFLOADED", 60)
+    vm.wait_for_end()
+    (event,) = [details for name, details in vm.history() if name == "deleted"]
+    image = calm.alice.get("image", f"/v2/images/{event['image_id']}")
+    assert image["name"] == "condition shelve-shelved"
+    assert (image["status"], image["protected"]) == ("active", False)
+    assert image["size"] > 0
+    assert event["image_id"] in vm.mails("ended")[0].text
