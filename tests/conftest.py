@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import collections
 import signal
+import zlib
 from collections.abc import Iterator
 
 import hypothesis
@@ -11,6 +13,8 @@ import pytest
 
 from blazar_vmexpire.db.engine import Database
 from tests import databases
+
+_SERVERS = ("mariadb", "postgresql")
 
 # The machine is shared: what takes long is not wrong.
 hypothesis.settings.register_profile("shared", deadline=None)
@@ -38,6 +42,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "databases(*names): run this test on these databases only, instead of on all three",
     )
+    config.addinivalue_line(
+        "markers",
+        "sampled(n): of the cases of this test every nth is in `make test`, the rest is long",
+    )
+    config.addinivalue_line(
+        "markers",
+        "every_database: the SQL is what is tested: `make test`, too, runs it on all three",
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -57,13 +69,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", names, indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)  # -m, which pytest itself looks at here, is to see our marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect, visibly, what needs a database that ``--databases`` leaves out."""
+    """Mark as long what samples leave out; deselect what ``--databases`` leaves out. Visibly."""
+    _mark_what_samples_leave_out(items)
     chosen = _chosen(config)
     left_out = [item for item in items if _database_of(item) not in (None, *chosen)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _mark_what_samples_leave_out(items: list[pytest.Item]) -> None:
+    numbers: collections.Counter[tuple[str, str | None]] = collections.Counter()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        database = _database_of(item)
+        number = numbers[test, database]
+        numbers[test, database] += 1
+        sampled = item.get_closest_marker("sampled")
+        if (sampled and number % sampled.args[0]) or (
+            # A test that says nothing of databases runs on SQLite; every fourth of them on each
+            # of the servers as well. Which ones depends on nothing but their names.
+            database in _SERVERS
+            and not any(map(item.get_closest_marker, ("every_database", "databases")))
+            and zlib.crc32(test.encode()) % 4 != _SERVERS.index(database)
+        ):
+            item.add_marker("long")
 
 
 def _chosen(config: pytest.Config) -> list[str]:

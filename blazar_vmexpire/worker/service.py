@@ -88,7 +88,12 @@ class Worker:
 
     def _due_chores(self) -> set[str]:
         names = [duty.chore.name for duty in self._duties]
-        return due_chores(self._tools.database, self._tools.clock, names)
+        try:
+            due: set[str] = due_chores(self._tools.database, self._tools.clock, names)
+        except Exception:
+            LOG.exception("Cannot ask which chores are due")
+            return set()
+        return due
 
     def _run(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)

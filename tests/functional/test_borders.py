@@ -66,6 +66,7 @@ def told_at(world: World, server_id: str) -> datetime.datetime:
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.options(OPTIONS)
 @pytest.mark.parametrize(
     "fault",
@@ -91,6 +92,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.options(WHOLE)
 @pytest.mark.options({"vmexpire_mail": {"timeout": "1s"}})
 @pytest.mark.options({"vmexpire_cloud": {"request_timeout": "1s"}})
@@ -189,6 +191,7 @@ SHORT_NOTICE = pytest.mark.options(
 )
 
 
+@pytest.mark.sampled(4)
 @SHORT_NOTICE
 @pytest.mark.parametrize("border", SERVICES)
 def test_three_days_without_it_around_the_notice(
@@ -299,6 +302,7 @@ def test_after_hours_without_nova_not_all_come_back_at_once(world: World, border
     assert max(before - after for before, after in itertools.pairwise(gone)) <= VMS / 2
 
 
+@pytest.mark.long
 @STORM
 def test_after_hours_without_a_mail_server_each_mail_is_sent_once(
     world: World, borders: Borders

@@ -73,6 +73,7 @@ def test_the_connection_breaks_at_each_statement_of_an_end(
     assert break_each(world, borders["database"], fault, STATEMENT, 200) > 80
 
 
+@pytest.mark.long
 @pytest.mark.options({"virtual:vm": {"quarantine": "1d"}})
 @pytest.mark.options({"vmexpire_worker": {"retry_interval": "1m", "retry_max_interval": "10m"}})
 def test_lives_with_every_border_broken_at_random(world: World, borders: Borders) -> None:

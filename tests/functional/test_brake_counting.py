@@ -26,6 +26,8 @@ from blazar_vmexpire.exceptions import Braked
 from blazar_vmexpire.lifecycle import State
 from tests import databases
 
+pytestmark = pytest.mark.every_database
+
 NOW = datetime.datetime(2026, 3, 2, 10, 0)
 HOUR = timedelta(hours=1)
 PACE = 7

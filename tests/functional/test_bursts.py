@@ -17,6 +17,8 @@ from blazar_vmexpire.worker.bursts import Bursts, Result
 from tests.crowds import end_together
 from tests.functional.world import World
 
+pytestmark = pytest.mark.every_database
+
 MANY = 210
 
 LIFTED = pytest.mark.options({"vmexpire_brake": {"enabled": False}})
@@ -122,6 +124,7 @@ def test_what_is_beyond_the_pace_is_moved_before_it_is_due(world: World) -> None
     assert run(world) == Result()
 
 
+@pytest.mark.long
 @PACED
 @pytest.mark.databases("sqlite")
 def test_all_of_them_end_an_hours_worth_at_a_time(world: World) -> None:

@@ -210,6 +210,7 @@ def test_a_quarantine_of_which_nothing_was_done_before_midnight_waits(world: Wor
     assert world.cloud.compute.vms[server_id].vm_state == "stopped"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.databases("sqlite", "mariadb", "postgresql")
 @pytest.mark.options({"virtual:vm": {"lease_duration": "60d"}})
 @pytest.mark.parametrize("quarantine", [timedelta(0), timedelta(days=1)])

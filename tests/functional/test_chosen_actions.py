@@ -122,6 +122,7 @@ def test_the_action_before_the_end(world: World, server_id: str) -> None:
     assert (world.state(server_id), len(world.cloud.image.images)) == ("deleted", 2)
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.options(SNAPSHOT_ALLOWED)
 def test_toggling_postpones_nothing(world: World, server_id: str) -> None:
     end = world.row(server_id).ends_at

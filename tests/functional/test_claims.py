@@ -24,6 +24,8 @@ from blazar_vmexpire.exceptions import ClaimLost
 from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.claims import Chore, Claims
 
+pytestmark = pytest.mark.every_database
+
 NOW = datetime.datetime(2026, 3, 2, 10, 0)
 DURATION = timedelta(minutes=2)
 INSTANT = timedelta(microseconds=1)

@@ -90,6 +90,7 @@ FAULTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 @pytest.mark.parametrize(
     ("path", "method"),
@@ -105,6 +106,7 @@ def test_every_call_that_fails_twice_is_made_good(
     assert_ended_once(world, server_id)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.options({"vmexpire_worker": {"retry_max_interval": "4h"}})
 @pytest.mark.parametrize("hours", [0.01, 72])
 def test_nova_away_for_long(world: World, server_id: str, hours: float) -> None:
@@ -148,6 +150,7 @@ def test_a_vm_that_nova_says_404_about_by_mistake_is_not_given_up(
     assert_ended_once(world, server_id)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("steps", range(12))
 def test_whatever_step_it_is_in_one_mistaken_404_ends_nothing(
     world: World, server_id: str, steps: int
@@ -199,6 +202,7 @@ def test_a_restart_of_the_manager_between_any_two_steps(world: World, server_id:
     assert_ended_once(world, server_id)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("calls", range(1, 14))
 def test_a_process_killed_in_the_middle_of_a_step(world: World, server_id: str, calls: int) -> None:
     """The answer to its Nth request never reaches it, nor does it write anything after that.
@@ -255,6 +259,7 @@ def test_a_vm_that_nova_shows_as_deleted_is_gone_when_nova_says_404(
     assert world.state(server_id) == "deleted"
 
 
+@pytest.mark.long
 @pytest.mark.options({"virtual:vm": {"on_end_action": "delete"}})
 def test_a_deletion_that_nova_does_not_get_done_is_asked_for_less_and_less_and_shown(
     world: World, server_id: str, caplog: pytest.LogCaptureFixture

@@ -316,6 +316,7 @@ TOGETHER: dict[str, tuple[list[str], str]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", TOGETHER)
 def test_what_blazar_rolls_back_has_changed_nothing(
     world: World, server_id: str, case: str
@@ -373,6 +374,7 @@ def stuck(world: World, lease_id: str, status: str, start_event: str = "UNDONE")
     world.wreck(LEASES, LEASES.c.id == lease_id, status=status, updated_at=world.clock.now())
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("status", "start_event"),
     [
@@ -498,6 +500,7 @@ def test_it_leaves_no_later_end_than_the_terms_allow(
     assert {"reminder/10d", "reminder/2d"} <= set(kinds)
 
 
+@pytest.mark.long
 @pytest.mark.options({"virtual:vm": {"max_total_duration": "70d"}})
 def test_making_and_deleting_one_over_and_over_keeps_no_vm(world: World, server_id: str) -> None:
     end = world.row(server_id).ends_at

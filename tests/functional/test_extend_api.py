@@ -148,6 +148,7 @@ STATES: list[Callable[[World], str]] = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 @pytest.mark.parametrize("days", [None, 25], ids=["latest", "date"])
 def test_from_every_state_the_vm_is_its_owners_again(
@@ -308,6 +309,7 @@ class Meeting:
         return body
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("at", range(1, 16))
 def test_whatever_step_it_meets_exactly_one_wins_and_the_loser_is_told(
     world: World, at: int

@@ -183,6 +183,7 @@ def test_dates_that_are_none_are_refused_and_lose_nothing(
 FAR = "2099-01-01 00:00"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.databases("sqlite", "mariadb")
 @pytest.mark.parametrize(
     "values",

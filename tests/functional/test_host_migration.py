@@ -300,6 +300,7 @@ def test_nova_forgets_what_it_was_asked_for(world: World) -> None:
     assert len(world.cloud.requests(ACTION, "POST")) == 3
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("vm_state", ["active", "stopped"])
 @pytest.mark.parametrize("calls", [1, 2, 3, 4, 5, 6, 8, 10])
 def test_a_process_killed_in_the_middle(world: World, vm_state: str, calls: int) -> None:
@@ -340,6 +341,7 @@ def test_a_process_killed_in_the_middle(world: World, vm_state: str, calls: int)
 # The owner extends, or everything ends, meanwhile ------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("steps", range(1, 8))
 def test_an_extension_meanwhile_leaves_nothing_unconfirmed(world: World, steps: int) -> None:
     """After any step; and the next end begins with another migration."""

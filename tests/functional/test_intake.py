@@ -765,6 +765,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("how", "page"), [*((how, 1) for how in BROKEN), ("500", 0), ("500", 2), ("truncated", 0)]
 )

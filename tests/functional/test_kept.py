@@ -270,6 +270,7 @@ def test_an_extension_keeps_to_the_cap(world: World) -> None:
     assert world.state(server_id) == "ended"
 
 
+@pytest.mark.sampled(3)
 @STOP
 @pytest.mark.parametrize("steps", range(1, 7))
 def test_an_extension_after_any_step_of_being_stopped(world: World, steps: int) -> None:
@@ -315,6 +316,7 @@ def test_a_deleted_lease_of_one_that_was_stopped_is_no_way_out(world: World) -> 
 # Somebody has it in use again ---------------------------------------------------------------------
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("told", [True, False], ids=["by notification", "by reconciliation"])
 @pytest.mark.parametrize(
     ("action", "acts", "notification"),

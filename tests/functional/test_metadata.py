@@ -111,6 +111,7 @@ def test_a_whole_cloud_is_shown_at_a_pace_and_what_has_changed_first(world: Worl
     assert all(END in metadata(world, server_id) for server_id in more)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("state", ["rescued", "resized", "shelved_offloaded", "error"])
 def test_a_state_that_takes_no_metadata_is_waited_for_without_a_word(
     world: World, state: str, caplog: pytest.LogCaptureFixture

@@ -19,6 +19,8 @@ from blazar_vmexpire.db import blazar_indexes, migration, models
 from blazar_vmexpire.db.engine import Database
 from tests import databases
 
+pytestmark = pytest.mark.every_database
+
 Make = Callable[[databases.Contents], Database]
 
 

@@ -39,6 +39,7 @@ def send_to(world: World, port: int) -> None:
     world.harness.plugin.tools.mailer._port = port
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("answer", [{"DATA": "451 later"}, "nobody"])
 def test_while_no_mail_goes_out_the_lease_moves_in_time(
     world: World, answer: dict[str, str] | str
@@ -150,6 +151,7 @@ def test_a_vm_whose_user_or_project_is_gone_is_reported_once_and_ends_in_its_tim
     assert said == [f"Server {server_id} is an orphan: Keystone does not find its {missing} {key}"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("path", ["users", "projects"])
 @pytest.mark.parametrize("fault", [{"truncate": True}, {"status": 404, "html": True}])
 def test_an_answer_of_keystones_that_is_none_makes_nobody_an_orphan(
@@ -166,6 +168,7 @@ def test_an_answer_of_keystones_that_is_none_makes_nobody_an_orphan(
     assert world.recipients() == ["alice@example.org"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", [{"status": 500}, {"close": True}, {"truncate": True}])
 def test_a_broken_keystone_says_nothing_about_an_owner(
     world: World, fault: dict[str, object]
@@ -182,6 +185,7 @@ def test_a_broken_keystone_says_nothing_about_an_owner(
     assert world.recipients() == ["alice@example.org"]
 
 
+@pytest.mark.long
 def test_a_broken_nova_keeps_nobody_from_being_told(world: World) -> None:
     server_id = world.adopt()
     end = the_end(world, server_id)

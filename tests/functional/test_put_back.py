@@ -54,6 +54,7 @@ def test_a_lease_that_vanished_unseen_is_found_by_the_audit(world: World, server
 TRANSITIONS = ["UPDATING", "DELETING", "TERMINATING", "STARTING", "CREATING"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("status", TRANSITIONS)
 def test_what_a_dead_manager_left_behind_is_mended_after_a_while_and_nobody_told(
     world: World, server_id: str, status: str
@@ -97,6 +98,7 @@ def test_an_owner_cannot_postpone_mending_by_writing_dates(world: World, server_
     assert world.lease(server_id).status == "ACTIVE"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -126,6 +128,7 @@ def test_a_damaged_lease_is_mended_within_a_minute(
     assert len(world.mails) == 1
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "damage",
     [

@@ -17,7 +17,10 @@ from blazar_vmexpire.leases import EVENTS, LEASES
 from tests.blazar_harness import Harness
 
 #: Pages are of two servers.
-pytestmark = pytest.mark.options({"vmexpire_intake": {"page_size": 2}})
+pytestmark = [
+    pytest.mark.every_database,
+    pytest.mark.options({"vmexpire_intake": {"page_size": 2}}),
+]
 
 
 def _rows(harness: Harness) -> list[int]:

@@ -22,6 +22,8 @@ from tests.fakes.cloud import FakeCloud
 from tests.functional.worker_process import Command, wait_until
 from tests.mail_servers import MailServer
 
+pytestmark = pytest.mark.every_database
+
 CLAIM = timedelta(seconds=10)
 RECONCILE, AUDIT = timedelta(seconds=4), timedelta(seconds=2)
 #: Chores, and how often each may begin.

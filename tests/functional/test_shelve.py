@@ -275,6 +275,7 @@ def test_an_extension_removes_what_nova_left_when_it_gave_up(world: World, serve
     assert_given_back(world, server_id)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("damage", [{"status": "queued"}, {"size": 0}, {"size": None}, None])
 @pytest.mark.parametrize("offload_time", [0, -1])
 def test_a_shelved_vm_without_a_complete_image_is_an_operators(
@@ -334,6 +335,7 @@ def test_where_no_host_has_room_nova_is_asked_again_and_again_to_unshelve_it(
     assert_given_back(world, server_id)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "fault",
     [{"status": 503}, {"close": True, "after": True}, {"html": True, "status": 404}],
@@ -353,6 +355,7 @@ def test_a_border_that_is_broken_for_a_while(
 # A step is interrupted ----------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("vm_state", "offload_time"), [("active", -1), ("stopped", 0)])
 @pytest.mark.parametrize("steps", range(1, 12))
 def test_an_extension_after_any_step_undoes_what_was_begun(
@@ -403,6 +406,7 @@ def test_a_restart_of_the_manager_between_any_two_steps(world: World, server_id:
     assert_shelved(world, server_id)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("calls", range(1, 16))
 def test_a_process_killed_in_the_middle_of_a_step(world: World, server_id: str, calls: int) -> None:
     """The answer to its Nth request never reaches it, nor does it write anything after that."""

@@ -31,6 +31,7 @@ def assert_given_back(world: World, server_id: str) -> None:
     assert world.lease(server_id).end_date == world.row(server_id).ends_at
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("steps", range(1, 7))
 def test_after_any_step_of_a_quarantine(world: World, steps: int) -> None:
     """Also while Nova is still at work on what it was asked for."""
