@@ -95,10 +95,11 @@ def room(row: Expiration, terms: Terms, now: datetime.datetime) -> Room:
     return Room(latest=_latest(row, row.ends_at, terms, now)[0])
 
 
-def parse_date(text: str) -> datetime.datetime:
-    """Read an end that somebody wrote, as Blazar's API takes it or in ISO 8601.
+def parse_date(text: str, name: str = "end_date") -> datetime.datetime:
+    """Read a date that somebody wrote, as Blazar's API takes it or in ISO 8601.
 
     :param text: ``2027-01-10 04:50`` or ``2027-01-10T04:50:00Z``; UTC unless it has an offset.
+    :param name: what they call it.
     :returns: naive UTC, cut to the minute, as Blazar's dates are.
     :raises NotAllowed: it is no such date.
     """
@@ -110,7 +111,7 @@ def parse_date(text: str) -> datetime.datetime:
             moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         raise NotAllowed(
-            f"end_date {text[:40]!r} is no date: it must be like 2027-01-10 04:50 or"
+            f"{name} {text[:40]!r} is no date: it must be like 2027-01-10 04:50 or"
             " 2027-01-10T04:50Z, in UTC"
         ) from None
     return lifecycle.floor_minute(moment)

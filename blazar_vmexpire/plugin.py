@@ -25,13 +25,14 @@ from oslo_log import log as logging
 from oslo_utils import timeutils, uuidutils
 
 from blazar_vmexpire import RESOURCE_TYPE, choice, explicit, extension, leases, lifecycle
-from blazar_vmexpire.api import policies, views
+from blazar_vmexpire.api import access, policies, views
 from blazar_vmexpire.conf import opts, vm
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.service import Service, prepare
+from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
@@ -388,43 +389,27 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
     def _extend(self, server_id: str, new_end: datetime.datetime | None) -> dict[str, Any]:
         now = self.tools.clock()
         with self.tools.database.begin() as connection:
-            found = self._authorize(connection, policies.EXTEND, server_id)
-            terms = self._terms(connection, found, now)
+            found = access.authorize(
+                self._context(), policies.EXTEND, db_api.get(connection, server_id), server_id
+            )
+            verdict = self._verdict(connection, found, now)
             row = extension.extend(
                 connection,
                 server_id,
                 end_date=new_end,
                 caller=self._caller(),
-                terms=terms,
+                terms=verdict.terms,
                 now=now,
             )
-        return views.vm_expiration(row, terms, now)
+        return views.vm_expiration(row, verdict, now)
 
-    def _terms(
+    def _verdict(
         self, connection: sa.Connection, row: Expiration, now: datetime.datetime
-    ) -> lifecycle.Terms:
-        """Say a VM's terms; those of the options for one that was never taken in."""
+    ) -> Verdict:
+        """Judge a VM; one that was never taken in by the options alone."""
         if row.project_id is None:
-            return self.tools.book.defaults()
-        return self.tools.book.verdict(connection, row, now).terms
-
-    def _authorize(self, connection: sa.Connection, rule: str, server_id: str) -> Expiration:
-        """Apply a rule of the policy to a VM; a stranger is told nothing.
-
-        :returns: what is known of it.
-        :raises extension.NotFound: there is no such VM, or the caller is of another project.
-        :raises blazar.exceptions.PolicyNotAuthorized: they are of the VM's project.
-        """
-        row = db_api.get(connection, server_id)
-        context = self._context()
-        if row is None:
-            raise extension.NotFound(server_id)
-        target = {"project_id": row.project_id, "user_id": row.user_id}
-        if blazar_policy.enforce(context, rule, target, do_raise=False):
-            return row
-        if row.project_id is None or context.project_id != row.project_id:
-            raise extension.NotFound(server_id)
-        raise blazar_exceptions.PolicyNotAuthorized(action=rule)
+            return Verdict(expires=True, terms=self.tools.book.defaults())
+        return self.tools.book.verdict(connection, row, now)
 
     @staticmethod
     def _context() -> Any:

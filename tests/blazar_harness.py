@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import blazar.utils.openstack.nova  # noqa: F401  (registers Blazar's options of [nova])
+import flask
+import jsonschema
 import oslo_messaging
 import sqlalchemy as sa
 from blazar import policy, rpc
@@ -34,6 +36,8 @@ from oslo_utils import timeutils
 from werkzeug.test import Client, TestResponse
 
 from blazar_vmexpire import RESOURCE_TYPE
+from blazar_vmexpire.api import v1
+from blazar_vmexpire.api.reading import Reading
 from blazar_vmexpire.conf import opts
 from tests import databases
 from tests.blazar_rpc import make_transport, wait_idle
@@ -110,6 +114,10 @@ class Api:
         project = self._cloud.add_project("admin")
         return self.as_user(user, project, ["admin", "member"])
 
+    def close(self) -> None:
+        """Close what our routes have opened."""
+        Reading.of(self._application.v1).close()
+
     def request(self, method: str, path: str, **more: Any) -> TestResponse:
         """Send a request; ``json`` is its body, the rest as for werkzeug's ``Client.open``."""
         headers = {
@@ -118,9 +126,11 @@ class Api:
             **more.pop("headers", {}),
         }
         caller = {"REMOTE_ADDR": "192.0.2.1"}
-        return self._client.open(
+        answer = self._client.open(
             path, method=method, headers=headers, environ_overrides=caller, **more
         )
+        _check_answer(self._application.v1, answer)
+        return answer
 
     def get(self, path: str, **more: Any) -> TestResponse:
         """GET a path such as ``/v1/leases``."""
@@ -282,6 +292,8 @@ class Harness:
     def close(self) -> None:
         """Stop everything, and leave none of Blazar's globals behind."""
         self.stop()
+        if hasattr(self, "api"):
+            self.api.close()
         if notifier.NOTIFIER is not None:
             notifier.cleanup()
         recorded.reset()
@@ -335,6 +347,21 @@ class Harness:
             self.cloud.identity.service_user, self.cloud.identity.service_project
         )
         return Api(application, self.cloud, token)
+
+
+def _check_answer(application: flask.Flask, answer: TestResponse) -> None:
+    """See that an answer of a route of ours is as we have declared it."""
+    where = answer.request.path
+    if not where.startswith("/v1/vm-expiration") or answer.status_code >= 300:
+        return
+    adapter = application.url_map.bind("localhost")
+    endpoint, _ = adapter.match(where, answer.request.method)
+    (route,) = [r for r in v1.declared() if r.name == str(endpoint).rpartition(".")[2]]
+    assert answer.status_code == route.status
+    if route.answer is None:
+        assert answer.data == b""
+    else:
+        jsonschema.Draft202012Validator(route.answer).validate(answer.json)
 
 
 def _begin_immediate(

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What our API shows of an expiration."""
+"""What our API shows. All dates are ISO 8601 in UTC, with a Z."""
 
 from __future__ import annotations
 
 import datetime
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from blazar_vmexpire import extension, lifecycle
-from blazar_vmexpire.db.api import Expiration
+from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.db.holds import Hold
+from blazar_vmexpire.db.listing import Entry, Group
+from blazar_vmexpire.lifecycle import State, Terms
+from blazar_vmexpire.terms import Verdict
 
 
-def vm_expiration(
-    row: Expiration, terms: lifecycle.Terms, now: datetime.datetime
-) -> dict[str, Any]:
+def vm_expiration(row: Expiration, verdict: Verdict, now: datetime.datetime) -> dict[str, Any]:
     """Show one VM's expiration.
 
-    Dates are ISO 8601 in UTC, with a Z. ``latest_allowed_end`` is where its owner could move the
-    end at this moment: to the end that it has, if they may not extend now, be it that they have
-    done so as often as they may, be it that ``extendable_from`` is yet to come. Both are None for a
-    VM that has no end.
+    ``latest_allowed_end`` is where its owner could move the end at this moment: to the end that it
+    has, if they may not extend now, be it that they have done so as often as they may, be it that
+    ``extendable_from`` is yet to come. Both are None for a VM that has no end. ``quarantine_at``
+    and ``next_notice_at`` are what is yet to come of them.
     """
+    terms = verdict.terms
     room = None if row.ends_at is None else extension.room(row, terms, now)
     return {
         "server_id": row.server_id,
@@ -28,13 +33,93 @@ def vm_expiration(
         "user_id": row.user_id,
         "lease_id": row.lease_id,
         "state": row.state,
-        "ends_at": _date(row.ends_at),
-        "latest_allowed_end": _date(room.latest if room else None),
-        "extendable_from": _date(room.opens_at if room else None),
+        "rule": row.rule,
+        "before_end_action": terms.before_end_action,
+        "on_end_action": terms.on_end_action,
+        "ends_at": date(row.ends_at),
+        **_yet_to_come(row, terms, now),
+        "latest_allowed_end": date(room.latest if room else None),
+        "extendable_from": date(room.opens_at if room else None),
+        "waiting_since": date(row.waiting_since),
         "extensions": row.extensions,
         "generation": row.generation,
     }
 
 
-def _date(moment: datetime.datetime | None) -> str | None:
+def _yet_to_come(row: Expiration, terms: Terms, now: datetime.datetime) -> dict[str, str | None]:
+    quarantine_at = next_notice_at = None
+    if row.ends_at is not None and row.state in lifecycle.LIVE:
+        plan = lifecycle.agenda(row.ends_at, terms)
+        coming = [reminder.at for reminder in plan.reminders if reminder.at > now]
+        next_notice_at = coming[0] if coming else None
+        quarantine_at = None if row.state == State.QUARANTINED else plan.quarantine_at
+    return {"quarantine_at": date(quarantine_at), "next_notice_at": date(next_notice_at)}
+
+
+def details(
+    row: Expiration, verdict: Verdict, hold: Hold | None, notices: Sequence[NoticeRow]
+) -> dict[str, Any]:
+    """Show what is shown of one VM alone, beside :func:`vm_expiration`.
+
+    :param hold: that is not over.
+    """
+    return {
+        "hold": None if hold is None else _hold(hold),
+        "exemption": None
+        if row.state != State.EXEMPT
+        else {"reason": verdict.why, "until": date(verdict.until)},
+        "notices": [_notice(notice) for notice in notices if notice.accepted_at is not None],
+        "last_error": row.last_error,
+    }
+
+
+def _hold(hold: Hold) -> dict[str, Any]:
+    return {
+        "until": date(hold.until),
+        "reason": hold.reason,
+        "ticket": hold.ticket,
+        "author": hold.author,
+        "created_at": date(hold.created_at),
+        "end_without_it": date(hold.ends_at),
+    }
+
+
+def _notice(notice: NoticeRow) -> dict[str, Any]:
+    return {
+        "kind": notice.kind,
+        "generation": notice.generation,
+        "accepted_at": date(notice.accepted_at),
+        "recipient": notice.recipient,
+        "message_id": notice.message_id,
+        "told_end": date(notice.told_end),
+    }
+
+
+def history(entry: Entry) -> dict[str, Any]:
+    """Show one thing that happened to a VM; dates in ``details`` are naive UTC."""
+    return {
+        "id": entry.id,
+        "at": date(entry.at),
+        "event": entry.event,
+        "generation": entry.generation,
+        "actor": entry.actor,
+        "request_id": entry.request_id,
+        "details": json.loads(entry.details),
+    }
+
+
+def group(found: Group) -> dict[str, Any]:
+    """Show how much of a project ends on one day by one rule."""
+    return {
+        "day": None if found.day is None else found.day.isoformat(),
+        "project_id": found.project_id,
+        "rule": found.rule,
+        "servers": found.servers,
+        "vcpus": found.vcpus,
+        "ram_mb": found.ram_mb,
+    }
+
+
+def date(moment: datetime.datetime | None) -> str | None:
+    """Show a moment, naive UTC."""
     return None if moment is None else f"{moment:%Y-%m-%dT%H:%M:%SZ}"

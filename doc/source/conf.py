@@ -10,7 +10,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "doc" / "ext")]
 project = "blazar-vmexpire"
 copyright = "blazar-vmexpire developers"
 
-extensions = ["openstackdocstheme", "oslo_config.sphinxext", "lifecycle_chart", "sample_mail"]
+extensions = [
+    "openstackdocstheme",
+    "oslo_config.sphinxext",
+    "api_routes",
+    "lifecycle_chart",
+    "sample_mail",
+]
 
 html_theme = "openstackdocs"
 pygments_style = "native"

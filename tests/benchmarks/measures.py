@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import flask
 import sqlalchemy as sa
-from blazar import rpc
+from blazar import policy, rpc
 from blazar import status as blazar_status
 from blazar.db import api as blazar_db_api
 from blazar.db.sqlalchemy import facade_wrapper
@@ -27,10 +28,12 @@ from oslo_db import options as db_options
 from oslo_utils import timeutils
 
 from blazar_vmexpire import lifecycle, service
+from blazar_vmexpire.api import v1
+from blazar_vmexpire.api.reading import Reading
 from blazar_vmexpire.cloud import nova
 from blazar_vmexpire.cloud.session import make_session
 from blazar_vmexpire.conf import opts
-from blazar_vmexpire.db import blazar_indexes
+from blazar_vmexpire.db import blazar_indexes, listing
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.db.models import chores, expirations
@@ -195,6 +198,61 @@ def tick(options: pathlib.Path, times: int) -> dict[str, list[float]]:
     finally:
         facade_wrapper._clear_engine()
         cfg.CONF.reset()
+    tools.database.engine.dispose()
+    return found
+
+
+def list_pages(options: pathlib.Path, times: int, *, one_project: bool) -> dict[str, list[float]]:
+    """Ask our API for pages of 100 VMs, at several depths, in every order that it has.
+
+    From the request, whose token was looked at already, to the JSON of the answer.
+
+    :param one_project: all VMs are put into one project, which is listed; else the whole cloud is.
+    :returns: seconds, each time, by order and depth.
+    """
+    tools = assemble(read_options(options))
+    cfg.CONF(["--config-file", str(options)], project="blazar", default_config_dirs=[])
+    policy.reset()
+    application = flask.Flask("bench")
+    application.register_blueprint(v1.get_rest())
+    project_id = "0123456789abcdef0123456789abcdef"
+    headers = {
+        "X-User-Id": "bench",
+        "X-Project-Id": project_id,
+        "X-Roles": "reader" if one_project else "admin",
+        "X-Service-Catalog": "[]",
+        "Accept": "application/json",
+    }
+    with tools.database.begin() as connection:
+        if one_project:
+            connection.execute(sa.update(expirations).values(project_id=project_id))
+        count = connection.scalar(sa.select(sa.func.count()).select_from(expirations)) or 0
+    found = {}
+    client = application.test_client()
+    for sort_key, column in listing.SORT_KEYS.items():
+        for depth in (0, 50, 99):
+            offset = count * depth // 100
+            with tools.database.begin() as connection:
+                marker = connection.scalar(
+                    sa.select(expirations.c.server_id)
+                    .order_by(column, expirations.c.server_id)
+                    .offset(offset)
+                    .limit(1)
+                )
+            query = {"limit": "100", "sort_key": sort_key, "marker": marker}
+            if not one_project:
+                query["all_projects"] = "1"
+            seconds = []
+            for _ in range(times + 1):
+                with _Stopwatch() as watch:
+                    answer = client.get("/v1/vm-expirations", query_string=query, headers=headers)
+                assert answer.status_code == 200, answer.json
+                assert len(answer.json["vm_expirations"]) == min(100, count - offset - 1)
+                seconds.append(watch.seconds)
+            # The first connects, and loads what is loaded once.
+            found[f"{sort_key}, {depth} % deep"] = seconds[1:]
+    Reading.of(application).close()
+    cfg.CONF.reset()
     tools.database.engine.dispose()
     return found
 

@@ -8,6 +8,7 @@ import configparser
 import contextlib
 import dataclasses
 import datetime
+import functools
 import multiprocessing
 import pathlib
 import statistics
@@ -172,7 +173,27 @@ class _Bench:
                     raw=ticks[how],
                 )
 
+            yield from self._lists(options)
             yield from self._bursts(options)
+
+    def _lists(self, options: pathlib.Path) -> Iterator[Figure]:
+        """List VMs by our API, page by page."""
+        for one_project, whose in ((False, "of the whole cloud"), (True, "of one project")):
+            self._say(f"listing pages {whose}")
+            pages = self._run(
+                functools.partial(measures.list_pages, one_project=one_project),
+                options,
+                self._size.times,
+            )
+            medians = {how: statistics.median(seconds) for how, seconds in pages.items()}
+            slowest = max(medians, key=lambda how: medians[how])
+            yield Figure(
+                f"a page of 100 {whose}, {self._size.known:,} VMs, the slowest: {slowest}",
+                1000 * medians[slowest],
+                "ms",
+                at_most=50,
+                raw=pages,
+            )
 
     def _bursts(self, options: pathlib.Path) -> Iterator[Figure]:
         """Let all leases end at once, beside a manager that does what it does then."""

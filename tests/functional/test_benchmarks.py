@@ -40,6 +40,8 @@ def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -
         "audit of 50 leases, all sound",
         "idle tick of Blazar's engine, 50 leases, with our index",
         "idle tick of Blazar's engine, 50 leases, without our index",
+        f"a page of 100 of the whole cloud, 50 VMs, the slowest: {_slowest(figures, 'cloud')}",
+        f"a page of 100 of one project, 50 VMs, the slowest: {_slowest(figures, 'project')}",
         "leases that Blazar's own engine ends",
         "50 leases end at once, beside a manager, at the brake's pace: 0 taken, 30 moved, 20 left",
         "50 leases end at once, beside a manager, the pace lifted: 0 taken, 0 moved, 50 left",
@@ -49,12 +51,20 @@ def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -
         "adopting 50 VMs on sqlite, one process",
         "the same, compared with bare",
         "peak memory of a process that does it",
+        f"a page of 100 of the whole cloud, 50 VMs, the slowest: {_slowest(figures, 'cloud')}",
+        f"a page of 100 of one project, 50 VMs, the slowest: {_slowest(figures, 'project')}",
         "50 leases end at once, beside a manager, at the brake's pace: 0 taken, 30 moved, 20 left",
         "50 leases end at once, beside a manager, the pace lifted: 0 taken, 0 moved, 50 left",
     ]
     # As large as Nova's own: the figure for parsing depends on it.
     assert 2_200 <= int(_size(figures).replace(",", "")) <= 2_500
     assert "adopted 50 VMs, 2 of 2: " in capsys.readouterr().err
+
+
+def _slowest(figures: list[Figure], whose: str) -> str:
+    """Say which of the pages that is: any of them can be, here."""
+    (figure,) = [f for f in figures if "page of 100 of" in f.what and f"{whose}," in f.what]
+    return figure.what.partition("slowest: ")[2]
 
 
 def _size(figures: list[Figure]) -> str:

@@ -64,6 +64,23 @@ def test_a_mail_is_not_repeated_for_a_connection_that_breaks(
     assert break_each(world, borders["database"], RESET, accepting, 3) == 1
 
 
+def test_what_our_api_reads_is_there_again_as_soon_as_the_database_is(
+    world: World, borders: Borders
+) -> None:
+    """Meanwhile the answer is 503, at once, whether there was a connection or not."""
+    server_id = world.adopt()
+    database, api = borders["database"], world.as_alice
+    paths = ["", "/summary", f"/{server_id}", f"/{server_id}/history"]
+    for _ in range(2):
+        with database.broken(REFUSE):
+            database.cut_all()
+            answers = [api.get(f"/v1/vm-expirations{path}") for path in paths]
+            assert [answer.status_code for answer in answers] == [503] * len(paths)
+            assert answers[0].json["error_message"] == "the database does not answer"
+        answers = [api.get(f"/v1/vm-expirations{path}") for path in paths]
+        assert [answer.status_code for answer in answers] == [200] * len(paths)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [RESET, CUT, LOST], ids=lambda fault: fault.name)
 def test_the_connection_breaks_at_each_statement_of_an_end(

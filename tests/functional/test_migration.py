@@ -198,6 +198,27 @@ class TestUpgrade:
         with database.begin() as connection:
             assert len(connection.execute(sa.select(models.brake)).all()) == 1
 
+    def test_goes_on_where_the_indexes_for_lists_were_interrupted(self, make: Make) -> None:
+        database = make("blazar")
+        migration.upgrade(database, "0003")
+        before = indexes(database, "vm_expirations")
+        assert before["ix_vm_expirations_project_id"] == ["project_id"]
+        with database.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "CREATE INDEX ix_vm_expirations_ends_at ON vm_expirations (ends_at, server_id)"
+                )
+            )
+
+        migration.upgrade(database)
+
+        assert indexes(database, "vm_expirations") == {
+            **{name: on for name, on in before.items() if name != "ix_vm_expirations_project_id"},
+            "ix_vm_expirations_ends_at": ["ends_at", "server_id"],
+            "ix_vm_expirations_server_name": ["server_name", "server_id"],
+            "ix_vm_expirations_project_id_ends_at": ["project_id", "ends_at", "server_id"],
+        }
+
     def test_may_run_twice_at_once(self, make: Make, backend: databases.Backend) -> None:
         database = make("blazar")
         url = database.engine.url.render_as_string(hide_password=False)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may do what, as rules of oslo.policy in Blazar's own enforcer.
 
-They are applied in blazar-manager, in the transaction that does what is asked: a rule is about the
-project of the VM, which only its row tells. So an operator's ``policy.yaml`` has to be there, too.
+What is read is authorized in blazar-api. What is changed is authorized in blazar-manager, in the
+transaction that changes it: a rule is about the project of the VM, which only its row tells. So an
+operator's ``policy.yaml`` has to be in both places.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from blazar import policy as blazar_policy
 from oslo_policy import policy
 
 from blazar_vmexpire.api.policies import vm_expirations
-from blazar_vmexpire.api.policies.vm_expirations import EXTEND
+from blazar_vmexpire.api.policies.vm_expirations import EXTEND, HISTORY, LIST, LIST_ALL, SHOW
 
-__all__ = ["EXTEND", "list_rules", "register"]
+__all__ = ["EXTEND", "HISTORY", "LIST", "LIST_ALL", "SHOW", "list_rules", "register"]
 
 
 def list_rules() -> list[policy.DocumentedRuleDefault]:

@@ -6,17 +6,62 @@ from __future__ import annotations
 from blazar.policies import base
 from oslo_policy import policy
 
+LIST = "blazar:vm_expirations:list"
+LIST_ALL = "blazar:vm_expirations:list_all"
+SHOW = "blazar:vm_expirations:show"
+HISTORY = "blazar:vm_expirations:history"
 EXTEND = "blazar:vm_expirations:extend"
 
+_STRANGERS = (
+    " The project is the server's. Whoever may not, and is not of that project, is told that there"
+    " is no such server."
+)
+
 RULES = (
+    policy.DocumentedRuleDefault(
+        name=LIST,
+        # As for Blazar's own leases.
+        check_str=base.PROJECT_READER_OR_ADMIN,
+        description="List and count a project's servers that expire.",
+        operations=[
+            {"path": "/v1/vm-expirations", "method": "GET"},
+            {"path": "/v1/vm-expirations/summary", "method": "GET"},
+        ],
+        scope_types=["project"],
+    ),
+    policy.DocumentedRuleDefault(
+        name=LIST_ALL,
+        check_str=base.RULE_ADMIN,
+        description="List and count the servers of all projects (``all_projects``).",
+        operations=[
+            {"path": "/v1/vm-expirations", "method": "GET"},
+            {"path": "/v1/vm-expirations/summary", "method": "GET"},
+        ],
+        scope_types=["project"],
+    ),
+    policy.DocumentedRuleDefault(
+        name=SHOW,
+        check_str=base.PROJECT_READER_OR_ADMIN,
+        description="Show a server's expiration." + _STRANGERS,
+        operations=[{"path": "/v1/vm-expirations/{server_id}", "method": "GET"}],
+        scope_types=["project"],
+    ),
+    policy.DocumentedRuleDefault(
+        name=HISTORY,
+        check_str=base.PROJECT_READER_OR_ADMIN,
+        description=(
+            "Show what happened to a server, also to one that is gone: as far as it happened while"
+            " it was of a project for which the rule holds."
+        ),
+        operations=[{"path": "/v1/vm-expirations/{server_id}/history", "method": "GET"}],
+        scope_types=["project"],
+    ),
     policy.DocumentedRuleDefault(
         name=EXTEND,
         # As for the update of a lease, which does the same.
         check_str=base.PROJECT_MEMBER_OR_ADMIN,
         description=(
-            "Give a server a later end, and give it back if it was stopped and locked."
-            " The project is the server's. Whoever may not, and is not of that project, is told"
-            " that there is no such server."
+            "Give a server a later end, and give it back if it was stopped and locked." + _STRANGERS
         ),
         operations=[{"path": "/v1/vm-expirations/{server_id}/extend", "method": "POST"}],
         scope_types=["project"],

@@ -1,9 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies of ``/v1/vm-expirations``."""
+"""Queries, bodies and answers of ``/v1/vm-expirations``."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from blazar_vmexpire.api.schemas import thing
+from blazar_vmexpire.api.schemas.parts import (
+    COUNT,
+    LIMIT,
+    LINKS,
+    MOMENT,
+    SENT_DATE,
+    TEXT,
+    maybe,
+)
+from blazar_vmexpire.db import listing
+from blazar_vmexpire.lifecycle import State
+
+# Queries ---------------------------------------------------------------------------------------
+
+_FILTERS: dict[str, Any] = {
+    "all_projects": {"type": "boolean", "description": "of all projects"},
+    "project_id": {"type": "string", "maxLength": 255, "description": "of this project"},
+    "user_id": {"type": "string", "maxLength": 255, "description": "of this user"},
+    "state": {
+        "type": "string",
+        "enum": [state.value for state in State if state != State.SEEN],
+        "description": "in this state; without it, those that are gone are left out",
+    },
+    "rule": {
+        "type": "string",
+        "maxLength": 255,
+        "description": "whose terms come from this rule of the rules file",
+    },
+    "name": {"type": "string", "maxLength": 255, "description": "with exactly this name"},
+    "ends_before": {**SENT_DATE, "description": "that end before this date"},
+    "ends_after": {**SENT_DATE, "description": "that end at this date or later"},
+}
+
+LIST: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        **_FILTERS,
+        "sort_key": {
+            "type": "string",
+            "enum": list(listing.SORT_KEYS),
+            "description": "what they are sorted by; by ends_at unless said otherwise",
+        },
+        "sort_dir": {"type": "string", "enum": ["asc", "desc"]},
+        "limit": LIMIT,
+        "marker": {
+            "type": "string",
+            "maxLength": 400,
+            "description": "begin after this: a VM's UUID, or what a next link has",
+        },
+    },
+    "additionalProperties": False,
+}
+
+SUMMARY: dict[str, Any] = {
+    "type": "object",
+    "properties": _FILTERS,
+    "additionalProperties": False,
+}
+
+HISTORY: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "limit": LIMIT,
+        "marker": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "begin after the entry with this id",
+        },
+    },
+    "additionalProperties": False,
+}
+
+# Bodies ----------------------------------------------------------------------------------------
 
 #: ``POST …/{server_id}/extend``. What a date has to look like is said better by the code that reads
 #: it: a regular expression is no sentence.
@@ -12,3 +87,104 @@ EXTEND: dict[str, Any] = {
     "properties": {"end_date": {"type": "string"}},
     "additionalProperties": False,
 }
+
+# Answers ---------------------------------------------------------------------------------------
+
+_VM: dict[str, Any] = {
+    "server_id": TEXT,
+    "server_name": TEXT,
+    "project_id": TEXT,
+    "user_id": maybe(TEXT),
+    "lease_id": maybe(TEXT),
+    "state": {"enum": [state.value for state in State]},
+    "rule": maybe(TEXT),
+    "before_end_action": TEXT,
+    "on_end_action": TEXT,
+    "ends_at": maybe(MOMENT),
+    "quarantine_at": maybe(MOMENT),
+    "next_notice_at": maybe(MOMENT),
+    "latest_allowed_end": maybe(MOMENT),
+    "extendable_from": maybe(MOMENT),
+    "waiting_since": maybe(MOMENT),
+    "extensions": COUNT,
+    "generation": COUNT,
+}
+
+_HOLD = thing(
+    {
+        "until": MOMENT,
+        "reason": TEXT,
+        "ticket": maybe(TEXT),
+        "author": TEXT,
+        "created_at": MOMENT,
+        "end_without_it": MOMENT,
+    }
+)
+_EXEMPTION = thing({"reason": maybe(TEXT), "until": maybe(MOMENT)})
+_NOTICE = thing(
+    {
+        "kind": TEXT,
+        "generation": COUNT,
+        "accepted_at": MOMENT,
+        "recipient": maybe(TEXT),
+        "message_id": TEXT,
+        "told_end": maybe(MOMENT),
+    }
+)
+
+VM_EXPIRATION = thing({"vm_expiration": thing(_VM)})
+VM_EXPIRATION_DETAIL = thing(
+    {
+        "vm_expiration": thing(
+            {
+                **_VM,
+                "hold": maybe(_HOLD),
+                "exemption": maybe(_EXEMPTION),
+                "notices": {"type": "array", "items": _NOTICE},
+                "last_error": maybe(TEXT),
+            }
+        )
+    }
+)
+VM_EXPIRATIONS = thing(
+    {
+        "vm_expirations": {"type": "array", "items": thing(_VM)},
+        "vm_expirations_links": LINKS,
+    }
+)
+VM_EXPIRATION_HISTORY = thing(
+    {
+        "vm_expiration_history": {
+            "type": "array",
+            "items": thing(
+                {
+                    "id": COUNT,
+                    "at": MOMENT,
+                    "event": TEXT,
+                    "generation": COUNT,
+                    "actor": maybe(TEXT),
+                    "request_id": maybe(TEXT),
+                    "details": {"type": "object"},
+                }
+            ),
+        },
+        "vm_expiration_history_links": LINKS,
+    }
+)
+VM_EXPIRATIONS_SUMMARY = thing(
+    {
+        "vm_expirations_summary": {
+            "type": "array",
+            "items": thing(
+                {
+                    "day": maybe({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}),
+                    "project_id": TEXT,
+                    "rule": maybe(TEXT),
+                    "servers": COUNT,
+                    "vcpus": COUNT,
+                    "ram_mb": COUNT,
+                }
+            ),
+        }
+    }
+)
