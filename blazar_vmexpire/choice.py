@@ -57,14 +57,14 @@ def own_verdict(
 
 def check(
     row: Expiration,
-    actions: Mapping[str, str],
+    actions: Mapping[str, Any],
     terms: Terms,
     now: datetime.datetime,
     new_end: datetime.datetime | None = None,
 ) -> None:
     """See that an owner may choose these actions now.
 
-    :param actions: as :func:`parse` returns them.
+    :param actions: as :func:`parse` returns them, or an administrator's.
     :param terms: of the VM, as they are where its owner has chosen nothing.
     :param new_end: the end it is going to have, if that is another one: then what was begun before
         the one it has is undone, and its owner is told anew.
@@ -99,7 +99,7 @@ def check(
 def change(
     connection: sa.Connection,
     row: Expiration,
-    actions: Mapping[str, str],
+    actions: Mapping[str, Any],
     *,
     caller: Caller,
     verdict: Verdict,
@@ -142,6 +142,7 @@ def change(
             request_id=caller.request_id,
             **{key: getattr(after, key) for key in KEYS},
             instead_of={key: getattr(before, key) for key in KEYS},
+            **caller.why,
         )
     columns: dict[str, Any] = {}
     if row.terms_digest == dataclasses.replace(verdict, terms=before).digest:
@@ -164,7 +165,7 @@ def change(
 
 
 def _before_and_after(
-    row: Expiration, actions: Mapping[str, str], terms: Terms
+    row: Expiration, actions: Mapping[str, Any], terms: Terms
 ) -> tuple[Terms, Terms]:
     return (
         lifecycle.with_choice(terms, row.chosen),

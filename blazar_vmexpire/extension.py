@@ -67,6 +67,13 @@ class Caller:
     project_id: str | None
     request_id: str | None
     is_admin: bool
+    reason: str | None = None
+    """Why they ask; of administrators."""
+
+    @property
+    def why(self) -> dict[str, str]:
+        """What the history tells of that."""
+        return {} if self.reason is None else {"reason": self.reason}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,6 +383,7 @@ def _move(
         old_end=old_end,
         new_end=new_end,
         by_admin=caller.is_admin,
+        **caller.why,
     )
     if shortened and caller.project_id == row.project_id:
         # They know, for they did it themselves.

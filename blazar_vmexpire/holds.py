@@ -29,6 +29,10 @@ class Refused(Exception):
     """The VM cannot be held so; the message says why."""
 
 
+class Invalid(Refused):
+    """Something is wrong with what the hold is to be; the message says what would be right."""
+
+
 def hold(
     connection: sa.Connection,
     server_id: str,
@@ -50,15 +54,16 @@ def hold(
     :param author: the administrator who does it.
     :param book: says the VM's terms.
     :returns: the row as it is now.
+    :raises Invalid: something is wrong with the hold.
     :raises Refused: there is no such VM, or nothing of it that could be stopped.
     """
     reason = reason.strip()
     if not reason:
-        raise Refused("a hold needs a reason: it stands in the history of the server")
+        raise Invalid("a hold needs a reason: it stands in the history of the server")
     if ticket is not None and len(ticket) > _LONGEST_TICKET:
-        raise Refused(f"ticket {ticket[:40]!r}… is too long: {_LONGEST_TICKET} characters at most")
+        raise Invalid(f"ticket {ticket[:40]!r}… is too long: {_LONGEST_TICKET} characters at most")
     if until <= now:
-        raise Refused(f"{until:%Y-%m-%d %H:%M} UTC has passed: a hold must end in the future")
+        raise Invalid(f"{until:%Y-%m-%d %H:%M} UTC has passed: a hold must end in the future")
     row, old_end = _stoppable(connection, server_id)
     terms = book.verdict(connection, row, now).terms
     there = holds.current(connection, server_id, now)

@@ -197,19 +197,25 @@ class Terms:
 _GENTLEST_FIRST = ("stop", "shelve", "snapshot", "delete")
 
 
+#: Where an administrator's choice is, beside what an owner has chosen.
+IMPOSED = "imposed"
+
+
 def with_choice(terms: Terms, chosen: Mapping[str, Any]) -> Terms:
     """Apply the actions that an owner has chosen, as far as the terms allow them.
 
-    What was allowed once and is not any more counts for nothing, for as long as that is so.
+    What was allowed once and is not any more counts for nothing, for as long as that is so. What an
+    administrator has set for this one VM counts in any case.
 
-    :param chosen: ``before_end_action`` and ``on_end_action``, either or none; what else is in it
-        does not matter.
+    :param chosen: ``before_end_action`` and ``on_end_action``, either or none, and in ``imposed``
+        the same of an administrator; what else is in it does not matter.
     """
     applied = {
         name: chosen[name]
         for name in ("before_end_action", "on_end_action")
         if chosen.get(name) in terms.allowed_actions
     }
+    applied |= chosen.get(IMPOSED, {})
     return dataclasses.replace(terms, **applied) if applied else terms
 
 

@@ -14,10 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import oslo_messaging
-import sqlalchemy as sa
-from blazar import context as blazar_context
 from blazar import exceptions as blazar_exceptions
-from blazar import policy as blazar_policy
 from blazar.manager import exceptions as manager_exceptions
 from blazar.plugins import base
 from oslo_config import cfg
@@ -25,14 +22,13 @@ from oslo_log import log as logging
 from oslo_utils import timeutils, uuidutils
 
 from blazar_vmexpire import RESOURCE_TYPE, choice, explicit, extension, leases, lifecycle
-from blazar_vmexpire.api import access, policies, views
+from blazar_vmexpire.api import access, policies
+from blazar_vmexpire.api.serving import Serving
 from blazar_vmexpire.conf import opts, vm
 from blazar_vmexpire.db import api as db_api
-from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.service import Service, prepare
-from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
@@ -186,8 +182,7 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
                 db_api.poke(connection, [server_id], self.tools.clock())
 
         poke()
-        if self.service is not None:
-            self.service.worker.wake()
+        self._wake()
 
     # What Blazar asks --------------------------------------------------------------------------
 
@@ -254,7 +249,7 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
 
     @retried
     def _request(self, server_id: str, values: dict[str, Any], reservation_id: str | None) -> None:
-        caller, now = self._caller(), self.tools.clock()
+        caller, now = access.caller(), self.tools.clock()
         wish = explicit.Wish(
             values=values,
             reservation_id=reservation_id,
@@ -309,12 +304,11 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
             )
         with _refusals():
             self._update(reservation_id, values)
-        if self.service is not None:
-            self.service.worker.wake()
+        self._wake()
 
     @retried
     def _update(self, reservation_id: str, values: dict[str, Any]) -> None:
-        caller = self._caller()
+        caller = access.caller()
         now = self.tools.clock()
         new_end = values["end_date"]
         with self.tools.database.begin() as connection:
@@ -357,72 +351,15 @@ class VirtualMachinePlugin(base.BasePlugin):  # type: ignore[misc]
     @oslo_messaging.expected_exceptions(  # type: ignore[untyped-decorator]
         blazar_exceptions.BlazarException
     )
-    def extend(self, server_id: str, end_date: str | None = None) -> dict[str, Any]:
-        """Give a VM a later end, and give it back to its owner if anything was done to it.
+    def serve(self, request: str, arguments: Mapping[str, Any]) -> Any:
+        """Do what our API asks; see :class:`blazar_vmexpire.api.serving.Serving`.
 
-        Called over RPC as ``virtual:vm:extend``, in the caller's context.
+        Called over RPC as ``virtual:vm:serve``, in the caller's context.
 
-        :param end_date: as :func:`blazar_vmexpire.extension.parse_date` reads it; None for the
-            latest allowed.
-        :returns: the expiration, as our API shows it.
-        :raises blazar.exceptions.InvalidInput: 400: the date is not allowed.
-        :raises blazar.exceptions.PolicyNotAuthorized: 403: the caller's role in the VM's project
-            does not suffice.
-        :raises blazar.exceptions.NotFound: 404: there is no such VM, or it is none of theirs.
-        :raises blazar.manager.exceptions.CantUpdateParameter: 409: it is being deleted, does not
-            expire, or cannot be extended any more.
+        :raises blazar.exceptions.BlazarException: as the API is to tell it.
         """
-        try:
-            new_end = None if end_date is None else extension.parse_date(end_date)
-            shown = self._extend(server_id, new_end)
-        except extension.NotFound as error:
-            raise blazar_exceptions.NotFound(str(error)) from error
-        except extension.NotAllowed as error:
-            raise blazar_exceptions.InvalidInput(str(error)) from error
-        except extension.Conflict as error:
-            raise manager_exceptions.CantUpdateParameter(str(error)) from error
+        return Serving(self.tools, self._wake).answer(request, arguments)
+
+    def _wake(self) -> None:
         if self.service is not None:
             self.service.worker.wake()
-        return shown
-
-    @retried
-    def _extend(self, server_id: str, new_end: datetime.datetime | None) -> dict[str, Any]:
-        now = self.tools.clock()
-        with self.tools.database.begin() as connection:
-            found = access.authorize(
-                self._context(), policies.EXTEND, db_api.get(connection, server_id), server_id
-            )
-            verdict = self._verdict(connection, found, now)
-            row = extension.extend(
-                connection,
-                server_id,
-                end_date=new_end,
-                caller=self._caller(),
-                terms=verdict.terms,
-                now=now,
-            )
-        return views.vm_expiration(row, verdict, now)
-
-    def _verdict(
-        self, connection: sa.Connection, row: Expiration, now: datetime.datetime
-    ) -> Verdict:
-        """Judge a VM; one that was never taken in by the options alone."""
-        if row.project_id is None:
-            return Verdict(expires=True, terms=self.tools.book.defaults())
-        return self.tools.book.verdict(connection, row, now)
-
-    @staticmethod
-    def _context() -> Any:
-        """Return the caller's: the bottom of Blazar's stack; above it is the service itself."""
-        stack = getattr(blazar_context.BlazarContext._context_stack, "stack", None)
-        return stack[0] if stack else blazar_context.current()
-
-    def _caller(self) -> extension.Caller:
-        """Say who asks."""
-        caller = self._context()
-        return extension.Caller(
-            user_id=caller.user_id,
-            project_id=caller.project_id,
-            request_id=caller.request_id,
-            is_admin=bool(blazar_policy.enforce(caller, "admin", {}, do_raise=False)),
-        )

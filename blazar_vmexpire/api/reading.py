@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 import sqlalchemy as sa
-from blazar import exceptions
 from flask.sansio.app import App
 from oslo_config import cfg
 from oslo_db import exception as oslo_db_exception
@@ -23,6 +22,8 @@ from oslo_utils import timeutils
 
 from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.actions import base as actions
+from blazar_vmexpire.api.errors import Unavailable
+from blazar_vmexpire.brake import Brake
 from blazar_vmexpire.conf import opts
 from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.rules import RulesError
@@ -42,12 +43,6 @@ _AWAY = (
 )
 
 
-class Unavailable(exceptions.BlazarException):  # type: ignore[misc]
-    """What has to be read cannot be read now."""
-
-    code = 503
-
-
 class Reading:
     """The database and the terms, as a process that answers requests has them.
 
@@ -61,6 +56,7 @@ class Reading:
         clock: Callable[[], datetime.datetime] = timeutils.utcnow,
     ) -> None:
         self._conf = conf
+        self.brake = Brake(conf)
         self.clock = clock
         self._database: Database | None = None
         self._book: TermsBook | None = None

@@ -31,9 +31,15 @@ def prepare() -> flask.Response | None:
     if request.mimetype not in ("", "application/json"):
         return _refuse(400, f"the body is {request.mimetype[:100]!r}: it must be application/json")
     try:
-        _parsed(json.loads(body))
+        found = json.loads(body)
     except (ValueError, RecursionError) as error:
         return _refuse(400, f"the body is no JSON: {error}")
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # JSON can write them, and no database takes them.
+        return _refuse(400, "the body has halves of characters (lone surrogates) in it")
+    _parsed(found)
     return None
 
 

@@ -18,6 +18,7 @@ from blazar.api.v1 import utils
 
 from blazar_vmexpire import extension
 from blazar_vmexpire.api import requests, schemas
+from blazar_vmexpire.api.errors import GenerationMoved
 from blazar_vmexpire.api.reading import Reading
 
 #: A part of a path that stands for something, with or without a converter of Flask's.
@@ -63,6 +64,15 @@ class Call:
     def context(self) -> Any:
         """Who asks: a ``BlazarContext``."""
         return blazar_context.current()
+
+    @property
+    def if_match(self) -> list[str] | None:
+        """The generations of which one is meant, as ``If-Match`` says; None: any."""
+        tags = flask.request.if_match
+        if tags.star_tag or "If-Match" not in flask.request.headers:
+            return None
+        # A weak one matches nothing.
+        return sorted(tags.as_set())
 
     @property
     def reading(self) -> Reading:
@@ -118,8 +128,14 @@ class Routes(utils.Rest):  # type: ignore[misc]
                 asked = schemas.query(request.args, query or schemas.NOTHING)
                 if method in ("POST", "PUT", "PATCH"):
                     schemas.check(data, body or schemas.NOTHING)
-                with refusals():
-                    return function(Call(asked, data or {}), **ids)
+                try:
+                    with refusals():
+                        return function(Call(asked, data or {}), **ids)
+                except GenerationMoved as error:
+                    # With a name: Blazar's own errors have but their status for one.
+                    return utils.render_error_message(  # type: ignore[no-any-return]
+                        error.code, str(error), error.name
+                    )
 
             self.route(path, methods=[method], status_code=status)(handle)
             return function

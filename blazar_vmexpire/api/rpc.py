@@ -6,39 +6,36 @@ from __future__ import annotations
 from typing import Any
 
 import oslo_messaging
-from blazar import exceptions, manager
+from blazar import manager
 from blazar.utils import service
 
 from blazar_vmexpire import RESOURCE_TYPE
-
-
-class ManagerAway(exceptions.BlazarException):  # type: ignore[misc]
-    """blazar-manager, or the message bus, does not answer."""
-
-    code = 503
+from blazar_vmexpire.api.errors import GenerationMoved, Unavailable
 
 
 class ManagerRPCAPI(service.RPCClient):  # type: ignore[misc]
-    """Calls methods of the plug-in, in the context of the request that is being answered.
-
-    :raises oslo_messaging.RemoteError: what the manager raised, by the name of its class.
-    :raises ManagerAway: there was no answer within ``[DEFAULT] rpc_response_timeout``.
-    """
+    """Asks the plug-in, in the context of the request that is being answered."""
 
     def __init__(self) -> None:
         super().__init__(manager.get_target())
 
-    def extend(self, server_id: str, end_date: str | None) -> dict[str, Any]:
-        """Extend a VM; see :meth:`blazar_vmexpire.plugin.VirtualMachinePlugin.extend`."""
-        return self._ask("extend", server_id=server_id, end_date=end_date)
+    def ask(self, request: str, **arguments: Any) -> Any:
+        """Have something done, and return what is told of it.
 
-    def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
+        :param request: a method of :class:`blazar_vmexpire.api.serving.Serving`.
+        :raises GenerationMoved: the VM's expiration is not the one that is meant.
+        :raises Unavailable: there was no answer within ``[DEFAULT] rpc_response_timeout``.
+        :raises oslo_messaging.RemoteError: what else the manager raised, by the name of its class.
+        """
         try:
-            answer: dict[str, Any] = self.call(f"{RESOURCE_TYPE}:{method}", **arguments)
+            return self.call(f"{RESOURCE_TYPE}:serve", request=request, arguments=arguments)
+        except oslo_messaging.RemoteError as error:
+            if error.exc_type == GenerationMoved.__name__:
+                raise GenerationMoved(error.value) from error
+            raise
         except oslo_messaging.MessagingTimeout as error:
-            raise ManagerAway(
+            raise Unavailable(
                 "blazar-manager did not answer in time; it may still do what was asked"
             ) from error
         except oslo_messaging.MessageDeliveryFailure as error:
-            raise ManagerAway("blazar-manager cannot be reached") from error
-        return answer
+            raise Unavailable("blazar-manager cannot be reached") from error

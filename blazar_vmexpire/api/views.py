@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
+
 from blazar_vmexpire import extension, lifecycle
+from blazar_vmexpire.brake import Brake, what_would_go
 from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.db.listing import Entry, Group
+from blazar_vmexpire.exclusions import Exclusion
 from blazar_vmexpire.lifecycle import State, Terms
 from blazar_vmexpire.terms import Verdict
 
@@ -68,7 +73,12 @@ def details(
         "exemption": None
         if row.state != State.EXEMPT
         else {"reason": verdict.why, "until": date(verdict.until)},
-        "notices": [_notice(notice) for notice in notices if notice.accepted_at is not None],
+        "notices": [
+            _notice(notice)
+            for notice in notices
+            # Some stand for what needed no telling.
+            if notice.accepted_at is not None and notice.recipient is not None
+        ],
         "last_error": row.last_error,
     }
 
@@ -117,6 +127,43 @@ def group(found: Group) -> dict[str, Any]:
         "servers": found.servers,
         "vcpus": found.vcpus,
         "ram_mb": found.ram_mb,
+    }
+
+
+def exclusion(found: Exclusion) -> dict[str, Any]:
+    """Show who is left out."""
+    return {
+        "id": found.id,
+        "kind": found.kind.value,
+        "value": found.value,
+        "reason": found.reason,
+        "author": found.author,
+        "created_at": date(found.created_at),
+        "expires_at": date(found.expires_at),
+    }
+
+
+def brake(control: Brake, connection: sa.Connection, now: datetime.datetime) -> dict[str, Any]:
+    """Show how the brake stands, and what would go if it were released, or had not tripped."""
+    status = dataclasses.asdict(control.status(connection, now))
+    going = {"at_trip": status.pop("details"), "now": what_would_go(connection, now)}
+    shown = {
+        name: date(value) if isinstance(value, datetime.datetime) else value
+        for name, value in status.items()
+    }
+    return shown | {name: _going(groups) for name, groups in going.items()}
+
+
+def _going(groups: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("server_id", "server_name", "project_id")
+    none: dict[str, Any] = {"count": 0, "servers": []}
+    found = {name: groups.get(name, none) for name in ("ending", "vanished")}
+    return {
+        name: {
+            "count": group["count"],
+            "servers": [dict(zip(keys, server, strict=True)) for server in group["servers"]],
+        }
+        for name, group in found.items()
     }
 
 

@@ -94,6 +94,9 @@ class NoticeRow:
         return cls(**columns)
 
 
+#: The kind that stands for a notice where an administrator has forced an end without one.
+FORCED = "forced"
+
 #: Whether what cannot be undone was asked of Nova for a VM: as :func:`as_json` writes ``progress``.
 IRREVERSIBLE = expirations.c.progress.contains('"irreversible": true')
 

@@ -20,7 +20,7 @@ from blazar_vmexpire.worker.tools import Tools
 _HOLDABLE = (State.ACTIVE, State.HELD)
 
 #: How the kinds of notices begin that tell of the end to come.
-TELL_OF_THE_END = ("reminder/", "shortened", "earlier")
+TELL_OF_THE_END = ("reminder/", "shortened", "earlier", db_api.FORCED)
 
 
 @dataclasses.dataclass(slots=True)
@@ -54,6 +54,11 @@ class Case:
     def accepted_at(self) -> datetime.datetime | None:
         """When the first notice of this very end was accepted."""
         return self.accepted[0].accepted_at if self.accepted else None
+
+    @property
+    def forced(self) -> bool:
+        """Whether an administrator has said that this very end needs no notice in time."""
+        return any(notice.kind == db_api.FORCED for notice in self.accepted)
 
     @property
     def tells(self) -> dict[str, str]:

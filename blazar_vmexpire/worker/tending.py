@@ -89,7 +89,7 @@ class Tending:
         if self._terms.follow(case):
             return
         new_end = lifecycle.needed_end(case.plan, case.now, case.accepted_at, case.terms)
-        if new_end is not None:
+        if new_end is not None and not case.forced:
             self._keeping.postpone(
                 case, new_end, "no notice of its end was accepted by the mail server in time"
             )

@@ -690,7 +690,7 @@ def test_one_that_is_not_known_yet_or_is_gone_is_not_found(world: World, state: 
 )
 def test_dates_in_blazars_way_and_iso_8601(world: World, text: str) -> None:
     server_id = noticed(world)
-    answer = extend(world, server_id, json={"end_date": text})
+    answer = extend(world, server_id, json={"until": text})
     assert answer.status_code == 200, answer.json
     assert answer.json["vm_expiration"]["ends_at"] == "2026-04-29T10:00:00Z"
 
@@ -715,7 +715,12 @@ def test_dates_that_are_none_are_refused_with_a_sentence(world: World, text: str
 @pytest.mark.parametrize(
     ("sent", "code", "says"),
     [
-        ({"json": {"until": "2026-05-01 10:00"}}, 400, "'until' was unexpected"),
+        ({"json": {"colour": "red"}}, 400, "'colour' was unexpected"),
+        (
+            {"json": {"until": "2026-05-01 10:00", "end_date": "2026-05-01 10:00"}},
+            400,
+            "the body: it says too much",
+        ),
         ({"json": {"end_date": None}}, 400, "end_date: None is not of type 'string'"),
         ({"json": {"end_date": 17}}, 400, "end_date: 17 is not of type 'string'"),
         ({"json": []}, 400, "the body: [] is not of type 'object'"),

@@ -41,11 +41,11 @@ def test_the_sample_generator_finds_them() -> None:
 
 @pytest.mark.parametrize("rule", policies.list_rules(), ids=lambda rule: rule.name)
 def test_every_rule_says_what_it_is_about(rule: Any) -> None:
-    assert rule.name.startswith("blazar:vm_expirations:")
+    assert rule.name.startswith("blazar:vm_expiration")
     assert rule.description
     assert rule.scope_types == ["project"]
     for operation in rule.operations:
-        assert operation["path"].startswith("/v1/vm-expirations")
+        assert operation["path"].startswith("/v1/vm-expiration")
 
 
 @pytest.mark.parametrize(

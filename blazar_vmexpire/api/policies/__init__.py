@@ -11,15 +11,44 @@ from __future__ import annotations
 from blazar import policy as blazar_policy
 from oslo_policy import policy
 
-from blazar_vmexpire.api.policies import vm_expirations
-from blazar_vmexpire.api.policies.vm_expirations import EXTEND, HISTORY, LIST, LIST_ALL, SHOW
+from blazar_vmexpire.api.policies import brake, exclusions, vm_expirations
+from blazar_vmexpire.api.policies.brake import CHANGE_BRAKE, SHOW_BRAKE
+from blazar_vmexpire.api.policies.exclusions import EXCLUDE, INCLUDE, LIST_EXCLUSIONS
+from blazar_vmexpire.api.policies.vm_expirations import (
+    ADOPT,
+    EXPIRE_NOW,
+    EXTEND,
+    HISTORY,
+    HOLD,
+    LIST,
+    LIST_ALL,
+    SHOW,
+    UPDATE,
+)
 
-__all__ = ["EXTEND", "HISTORY", "LIST", "LIST_ALL", "SHOW", "list_rules", "register"]
+__all__ = [
+    "ADOPT",
+    "CHANGE_BRAKE",
+    "EXCLUDE",
+    "EXPIRE_NOW",
+    "EXTEND",
+    "HISTORY",
+    "HOLD",
+    "INCLUDE",
+    "LIST",
+    "LIST_ALL",
+    "LIST_EXCLUSIONS",
+    "SHOW",
+    "SHOW_BRAKE",
+    "UPDATE",
+    "list_rules",
+    "register",
+]
 
 
 def list_rules() -> list[policy.DocumentedRuleDefault]:
     """List our rules: what ``oslo.policy.policies`` finds."""
-    return list(vm_expirations.RULES)
+    return [*vm_expirations.RULES, *exclusions.RULES, *brake.RULES]
 
 
 def register() -> None:

@@ -16,6 +16,13 @@ _LONGEST = 300
 #: Of what takes nothing.
 NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
+#: Keywords of schemas whose own message says nothing to a reader.
+_NO_SENTENCE = {
+    "not": "it must have no control characters",
+    "maxProperties": "it says too much: these exclude each other",
+    "minProperties": "it says too little",
+}
+
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -30,7 +37,7 @@ def check(body: Any, schema: Mapping[str, Any], what: str = "the body") -> None:
     if error is None:
         return
     where = ".".join(map(str, error.absolute_path)) or what
-    message = error.message
+    message = _NO_SENTENCE.get(error.validator, error.message)
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]}…"
     raise exceptions.InvalidInput(f"{where}: {message}")

@@ -10,6 +10,9 @@ from blazar_vmexpire.api.schemas import thing
 #: The most that is shown at once.
 MOST = 1000
 
+#: No line breaks and the like: what is sent ends up in logs, mails and tables.
+_PRINTABLE: dict[str, Any] = {"not": {"pattern": "[\\u0000-\\u001f\\u007f]"}}
+
 #: A date that is answered. What is sent is read by code, which says better what is wrong with it
 #: than a schema could.
 MOMENT: dict[str, Any] = {
@@ -18,9 +21,17 @@ MOMENT: dict[str, Any] = {
 }
 TEXT: dict[str, Any] = {"type": "string"}
 COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+SENT: dict[str, Any] = {"type": "string", "maxLength": 255, **_PRINTABLE}
+REASON: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 1000,
+    "pattern": "\\S",
+    **_PRINTABLE,
+    "description": "why; the history has it",
+}
 SENT_DATE: dict[str, Any] = {
     "type": "string",
-    "maxLength": 40,
     "description": "a date such as 2027-01-10T04:50Z or 2027-01-10 04:50; UTC unless it says",
 }
 LIMIT: dict[str, Any] = {

@@ -11,6 +11,8 @@ from blazar_vmexpire.api.schemas.parts import (
     LIMIT,
     LINKS,
     MOMENT,
+    REASON,
+    SENT,
     SENT_DATE,
     TEXT,
     maybe,
@@ -22,19 +24,15 @@ from blazar_vmexpire.lifecycle import State
 
 _FILTERS: dict[str, Any] = {
     "all_projects": {"type": "boolean", "description": "of all projects"},
-    "project_id": {"type": "string", "maxLength": 255, "description": "of this project"},
-    "user_id": {"type": "string", "maxLength": 255, "description": "of this user"},
+    "project_id": {**SENT, "description": "of this project"},
+    "user_id": {**SENT, "description": "of this user"},
     "state": {
         "type": "string",
         "enum": [state.value for state in State if state != State.SEEN],
         "description": "in this state; without it, those that are gone are left out",
     },
-    "rule": {
-        "type": "string",
-        "maxLength": 255,
-        "description": "whose terms come from this rule of the rules file",
-    },
-    "name": {"type": "string", "maxLength": 255, "description": "with exactly this name"},
+    "rule": {**SENT, "description": "whose terms come from this rule of the rules file"},
+    "name": {**SENT, "description": "with exactly this name"},
     "ends_before": {**SENT_DATE, "description": "that end before this date"},
     "ends_after": {**SENT_DATE, "description": "that end at this date or later"},
 }
@@ -53,6 +51,7 @@ LIST: dict[str, Any] = {
         "marker": {
             "type": "string",
             "maxLength": 400,
+            "not": {"pattern": "\\u0000"},
             "description": "begin after this: a VM's UUID, or what a next link has",
         },
     },
@@ -80,11 +79,96 @@ HISTORY: dict[str, Any] = {
 
 # Bodies ----------------------------------------------------------------------------------------
 
-#: ``POST …/{server_id}/extend``. What a date has to look like is said better by the code that reads
-#: it: a regular expression is no sentence.
+_UNTIL: dict[str, Any] = {
+    "until": {**SENT_DATE, "description": "the new end; without it, the latest allowed"},
+    "end_date": {**SENT_DATE, "description": "the same, as Blazar calls it"},
+}
+
+#: ``POST …/{server_id}/extend``.
 EXTEND: dict[str, Any] = {
     "type": "object",
-    "properties": {"end_date": {"type": "string"}},
+    "properties": _UNTIL,
+    "maxProperties": 1,
+    "additionalProperties": False,
+}
+
+#: ``POST /v1/vm-expirations/extend``.
+EXTEND_MANY: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "server_ids": {
+            "type": "array",
+            "items": {"type": "string", "maxLength": 64},
+            "minItems": 1,
+            "maxItems": 100,
+            "uniqueItems": True,
+            "description": "the VMs' UUIDs, 100 at most",
+        },
+        "until": _UNTIL["until"],
+    },
+    "required": ["server_ids"],
+    "additionalProperties": False,
+}
+
+#: ``PATCH …/{server_id}``.
+UPDATE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "reason": REASON,
+        "ends_at": {**SENT_DATE, "description": "the new end, wherever that is"},
+        "hold": {
+            **maybe(
+                {
+                    "type": "object",
+                    "properties": {"until": SENT_DATE, "ticket": SENT},
+                    "required": ["until"],
+                    "additionalProperties": False,
+                }
+            ),
+            "description": "stop its clock: ``until`` a date, with a ``ticket`` or without; null:"
+            " let it go on",
+        },
+        "exempt": {
+            "anyOf": [
+                {"type": "boolean"},
+                {
+                    "type": "object",
+                    "properties": {"until": SENT_DATE},
+                    "required": ["until"],
+                    "additionalProperties": False,
+                },
+            ],
+            "description": "leave it out, for good or ``until`` a date; false: take it in again",
+        },
+        "on_end_action": {
+            **maybe({"type": "string", "maxLength": 64, "minLength": 1}),
+            "description": "what is done to it at its end, whatever its terms say; null: what they"
+            " say",
+        },
+    },
+    "required": ["reason"],
+    "minProperties": 2,
+    "additionalProperties": False,
+}
+
+#: ``POST …/{server_id}/expire-now``.
+EXPIRE_NOW: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "reason": REASON,
+        "force": {"type": "boolean", "description": "without waiting for any notice"},
+    },
+    "required": ["reason"],
+    "additionalProperties": False,
+}
+
+#: ``POST /v1/vm-expirations``.
+ADOPT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "server_id": {"type": "string", "maxLength": 64, "description": "the VM's UUID"}
+    },
+    "required": ["server_id"],
     "additionalProperties": False,
 }
 
@@ -133,6 +217,22 @@ _NOTICE = thing(
 )
 
 VM_EXPIRATION = thing({"vm_expiration": thing(_VM)})
+ADOPTED = thing({"vm_expiration": thing({"server_id": TEXT, "state": _VM["state"]})})
+RESULTS = thing(
+    {
+        "results": {
+            "type": "array",
+            "items": thing(
+                {
+                    "server_id": TEXT,
+                    "status": COUNT,
+                    "vm_expiration": maybe(thing(_VM)),
+                    "error": maybe(TEXT),
+                }
+            ),
+        }
+    }
+)
 VM_EXPIRATION_DETAIL = thing(
     {
         "vm_expiration": thing(

@@ -9,9 +9,9 @@ from oslo_config import cfg
 from blazar_vmexpire.api import policies
 from blazar_vmexpire.api.reading import Reading
 from blazar_vmexpire.api.routes import Declared
-from blazar_vmexpire.api.v1 import vm_expirations
+from blazar_vmexpire.api.v1 import brake, exclusions, vm_expirations
 
-_PARTS = (vm_expirations.routes,)
+_PARTS = (vm_expirations.routes, exclusions.routes, brake.routes)
 
 
 def get_rest() -> flask.Blueprint:

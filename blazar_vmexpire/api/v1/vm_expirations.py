@@ -147,10 +147,101 @@ def show_vm_expiration_history(call: Call, server_id: str) -> flask.Response:
 )
 def extend_vm_expiration(call: Call, server_id: str) -> flask.Response:
     """Give a VM a later end, and give it back if anything was done to it."""
-    end_date = call.body.get("end_date")
-    if end_date is not None:
-        end_date = f"{extension.parse_date(end_date):%Y-%m-%d %H:%M}"
-    return _render(_manager.extend(_uuid(server_id), end_date))
+    (until,) = [_sent(call.body, name) for name in call.body] or [None]
+    return _render(
+        _manager.ask("extend", server_id=_uuid(server_id), until=until, if_match=call.if_match)
+    )
+
+
+@routes.serve(
+    "POST",
+    "/extend",
+    rules=(policies.EXTEND,),
+    body=vm_expirations.EXTEND_MANY,
+    answer=vm_expirations.RESULTS,
+)
+def extend_vm_expirations(call: Call) -> flask.Response:
+    """Extend several VMs, each by itself: one that cannot be keeps no other from it."""
+    until = _sent(call.body, "until")
+    ids = call.body["server_ids"]
+    known = {i: str(uuid.UUID(i)) for i in ids if uuidutils.is_uuid_like(i)}
+    done = _manager.ask("extend_many", server_ids=list(known.values()), until=until)
+    results = dict(zip(known, done, strict=True))
+    return utils.render(  # type: ignore[no-any-return]
+        results=[
+            results.get(i)
+            or {
+                "server_id": i,
+                "status": 404,
+                "vm_expiration": None,
+                "error": str(extension.NotFound(i)),
+            }
+            for i in ids
+        ]
+    )
+
+
+@routes.serve(
+    "PATCH",
+    "/<server_id>",
+    rules=(policies.HOLD, policies.UPDATE),
+    body=vm_expirations.UPDATE,
+    answer=vm_expirations.VM_EXPIRATION,
+)
+def update_vm_expiration(call: Call, server_id: str) -> flask.Response:
+    """Hold a VM, leave it out, move its end, set what is done to it at its end: with a reason."""
+    changes = {name: value for name, value in call.body.items() if name != "reason"}
+    for name, value in changes.items():
+        if name == "ends_at":
+            _sent(changes, name)
+        elif isinstance(value, Mapping):
+            extension.parse_date(value["until"], f"{name}.until")
+    return _render(
+        _manager.ask(
+            "update",
+            server_id=_uuid(server_id),
+            changes=changes,
+            reason=call.body["reason"],
+            if_match=call.if_match,
+        )
+    )
+
+
+@routes.serve(
+    "POST",
+    "/<server_id>/expire-now",
+    rules=(policies.EXPIRE_NOW,),
+    body=vm_expirations.EXPIRE_NOW,
+    answer=vm_expirations.VM_EXPIRATION,
+)
+def expire_vm_now(call: Call, server_id: str) -> flask.Response:
+    """Have a VM end as soon as its owner has had notice, or at once."""
+    return _render(
+        _manager.ask(
+            "expire_now",
+            server_id=_uuid(server_id),
+            reason=call.body["reason"],
+            force=call.body.get("force", False),
+            if_match=call.if_match,
+        )
+    )
+
+
+@routes.serve(
+    "POST",
+    "",
+    rules=(policies.ADOPT,),
+    body=vm_expirations.ADOPT,
+    answer=vm_expirations.ADOPTED,
+    status=202,
+)
+def adopt_vm(call: Call) -> flask.Response:
+    """Have a VM looked at in Nova now, and taken in if it is to be: that takes some seconds."""
+    sent = call.body["server_id"]
+    if not uuidutils.is_uuid_like(sent):
+        raise extension.NotAllowed(f"server_id {sent!r} is not a UUID")
+    found = _manager.ask("adopt", server_id=str(uuid.UUID(sent)))
+    return utils.render(vm_expiration=found)  # type: ignore[no-any-return]
 
 
 # -------------------------------------------------------------------------------------------------
@@ -195,6 +286,12 @@ def _filters(call: Call) -> Filters:
         ends_before=_date(asked, "ends_before"),
         ends_after=_date(asked, "ends_after"),
     )
+
+
+def _sent(body: Mapping[str, Any], name: str) -> str | None:
+    """Read a date that was sent, and write it as the manager reads it."""
+    found = _date(body, name)
+    return None if found is None else f"{found:%Y-%m-%d %H:%M}"
 
 
 def _date(asked: Mapping[str, Any], name: str) -> datetime.datetime | None:
