@@ -71,8 +71,8 @@ class Call:
         tags = flask.request.if_match
         if tags.star_tag or "If-Match" not in flask.request.headers:
             return None
-        # A weak one matches nothing.
-        return sorted(tags.as_set())
+        # A weak one matches nothing; an empty one is None here.
+        return sorted(tag or "" for tag in tags.as_set())
 
     @property
     def reading(self) -> Reading:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,7 +107,7 @@ def _notice(notice: NoticeRow) -> dict[str, Any]:
 
 
 def history(entry: Entry) -> dict[str, Any]:
-    """Show one thing that happened to a VM; dates in ``details`` are naive UTC."""
+    """Show one thing that happened to a VM."""
     return {
         "id": entry.id,
         "at": date(entry.at),
@@ -114,8 +115,17 @@ def history(entry: Entry) -> dict[str, Any]:
         "generation": entry.generation,
         "actor": entry.actor,
         "request_id": entry.request_id,
-        "details": json.loads(entry.details),
+        "details": {name: _detail(value) for name, value in json.loads(entry.details).items()},
     }
+
+
+#: How dates stand in details: naive UTC.
+_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?")
+
+
+def _detail(value: Any) -> Any:
+    found = _DATE.fullmatch(value) if isinstance(value, str) else None
+    return value if found is None else f"{found[1]}Z"
 
 
 def group(found: Group) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -15,9 +17,12 @@ from sphinx.util.nodes import nested_parse_with_titles
 from blazar_vmexpire.api import v1
 from blazar_vmexpire.api.routes import Declared
 
+#: What is asked and answered, one file a route.
+_SAMPLES = Path(__file__).parents[1] / "source" / "user" / "samples"
+
 
 class ApiRoutes(SphinxDirective):
-    """Describe each route: what goes in, who may, and the status of its answer."""
+    """Describe each route: what goes in, who may, and a sample of what is answered."""
 
     required_arguments = 1
 
@@ -43,6 +48,17 @@ def _described(route: Declared) -> Iterator[str]:
             yield from _table(what, schema)
     rules = ", ".join(f"``{rule}``" for rule in route.rules)
     yield from (f"Rules of the policy: {rules}. Status: {route.status}.", "")
+    sample = json.loads((_SAMPLES / f"{route.name}.json").read_text())
+    yield from _block("text", sample["request"])
+    for what in ("body", "answer"):
+        if sample.get(what) is not None:
+            yield from _block("json", json.dumps(sample[what], indent=2, ensure_ascii=False))
+
+
+def _block(language: str, text: str) -> Iterator[str]:
+    yield from (f".. code-block:: {language}", "")
+    yield from (f"   {line}" for line in text.splitlines())
+    yield ""
 
 
 def _table(what: str, schema: Mapping[str, Any]) -> Iterator[str]:

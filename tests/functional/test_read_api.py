@@ -376,7 +376,7 @@ def test_the_history_says_what_happened_by_whom_and_outlives_the_vm(world: World
     (extended,) = [entry for entry in found if entry["event"] == "extended"]
     assert extended["actor"] == world.alice
     assert extended["request_id"].startswith("req-")
-    assert extended["details"]["old_end"] == end.isoformat()
+    assert extended["details"]["old_end"] == shown(end)
     # Its row is removed some time after it has gone.
     with world.harness.database.begin() as connection:
         connection.execute(sa.delete(expirations))

@@ -11,7 +11,7 @@ from blazar_vmexpire.api.schemas import thing
 MOST = 1000
 
 #: No line breaks and the like: what is sent ends up in logs, mails and tables.
-_PRINTABLE: dict[str, Any] = {"not": {"pattern": "[\\u0000-\\u001f\\u007f]"}}
+_PRINTABLE: dict[str, Any] = {"not": {"pattern": "[\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]"}}
 
 #: A date that is answered. What is sent is read by code, which says better what is wrong with it
 #: than a schema could.
@@ -32,6 +32,8 @@ REASON: dict[str, Any] = {
 }
 SENT_DATE: dict[str, Any] = {
     "type": "string",
+    # For programs that read the schema; more is taken.
+    "format": "date-time",
     "description": "a date such as 2027-01-10T04:50Z or 2027-01-10 04:50; UTC unless it says",
 }
 LIMIT: dict[str, Any] = {

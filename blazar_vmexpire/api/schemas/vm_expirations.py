@@ -166,7 +166,12 @@ EXPIRE_NOW: dict[str, Any] = {
 ADOPT: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "server_id": {"type": "string", "maxLength": 64, "description": "the VM's UUID"}
+        "server_id": {
+            "type": "string",
+            "format": "uuid",
+            "maxLength": 64,
+            "description": "the VM's UUID",
+        }
     },
     "required": ["server_id"],
     "additionalProperties": False,
