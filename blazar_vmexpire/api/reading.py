@@ -125,7 +125,8 @@ class Reading:
     def _connected(self) -> Database:
         with self._guard:
             if self._database is None:
-                self._database = Database.from_conf(self._conf)
+                # Somebody is waiting for an answer.
+                self._database = Database.from_conf(self._conf, max_retries=0)
             return self._database
 
 

@@ -65,9 +65,11 @@ class Database:
             self.engine = engine
 
     @classmethod
-    def from_conf(cls, conf: cfg.ConfigOpts) -> Database:
+    def from_conf(cls, conf: cfg.ConfigOpts, *, max_retries: int | None = None) -> Database:
         """Connect as Blazar does: the options of ``[database]``.
 
+        :param max_retries: how often it is tried again to connect for the first time, every
+            ``retry_interval``; None: as often as ``[database] max_retries`` says.
         :raises ValueError: when ``[database] connection`` is not set.
         """
         db_options.set_defaults(conf)
@@ -83,7 +85,7 @@ class Database:
             max_overflow=conf.database.max_overflow,
             pool_timeout=conf.database.pool_timeout,
             connection_recycle_time=conf.database.connection_recycle_time,
-            max_retries=conf.database.max_retries,
+            max_retries=conf.database.max_retries if max_retries is None else max_retries,
             retry_interval=conf.database.retry_interval,
             mysql_sql_mode=conf.database.mysql_sql_mode,
             sqlite_synchronous=conf.database.sqlite_synchronous,

@@ -108,6 +108,7 @@ def test_no_other_project_is_listed_whether_it_is_there_or_not(
         assert refused.json == unknown.json
 
 
+@ALL_DATABASES
 def test_filters_say_which(world: World) -> None:
     first = put(world, server_name="db", state="noticed", rule="gpu", ends_at=START)
     second = put(world, user_id=world.bob, ends_at=START + timedelta(days=1))
@@ -166,6 +167,7 @@ def test_pages_hold_every_vm_once_in_order(world: World, sort_key: str, sort_dir
         assert whole == sorted(whole, reverse=sort_dir == "desc")
 
 
+@ALL_DATABASES
 def test_a_uuid_is_a_marker_too_and_only_one_of_those_that_are_listed(world: World) -> None:
     mine = [put(world, ends_at=START + timedelta(days=n)) for n in range(4)]
     theirs = put(world, project_id=world.beta)
@@ -281,6 +283,7 @@ def test_what_is_listed_is_what_is_shown(world: World) -> None:
     assert alone.keys() - found.keys() == {"hold", "exemption", "notices", "last_error"}
 
 
+@ALL_DATABASES
 def test_a_hold_and_an_exemption_are_shown_with_their_reasons(world: World) -> None:
     server_id = world.adopt()
     own_end = world.row(server_id).ends_at
@@ -386,6 +389,7 @@ def test_the_history_says_what_happened_by_whom_and_outlives_the_vm(world: World
     assert past(world, server_id, world.as_bob).status_code == 404
 
 
+@ALL_DATABASES
 def test_of_a_history_one_sees_what_happened_in_ones_own_project(world: World) -> None:
     server_id = put(world)
     with world.harness.database.begin() as connection:
@@ -407,6 +411,7 @@ def test_of_a_history_one_sees_what_happened_in_ones_own_project(world: World) -
     assert events(world.as_admin) == ["excluded", "adopted", "told"]
 
 
+@ALL_DATABASES
 def test_the_history_comes_page_by_page(world: World) -> None:
     server_id = put(world)
     with world.harness.database.begin() as connection:

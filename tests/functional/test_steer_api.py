@@ -61,6 +61,7 @@ def last(world: World, server_id: str, event: str) -> dict[str, Any]:
 # The end ------------------------------------------------------------------------------------------
 
 
+@ALL_DATABASES
 def test_an_administrator_moves_an_end_anywhere_and_says_why(world: World) -> None:
     server_id = world.adopt()
     far = START + timedelta(days=900)
@@ -149,6 +150,7 @@ def test_with_force_its_quarantine_begins_at_once_and_is_not_shortened(world: Wo
     assert world.state(server_id) == "deleted"
 
 
+@ALL_DATABASES
 def test_force_is_for_that_one_end_only(world: World) -> None:
     """Its owner extends in the minute that is left: the new end needs a notice again."""
     server_id = world.adopt()
@@ -173,6 +175,7 @@ def test_force_waits_for_the_brake(world: World) -> None:
 # What is done at the end --------------------------------------------------------------------------
 
 
+@ALL_DATABASES
 def test_an_administrator_sets_what_is_done_to_one_vm(world: World) -> None:
     """Whatever its terms allow; and takes it back."""
     server_id = world.adopt()
@@ -199,6 +202,7 @@ def test_an_action_that_there_is_not_is_refused_naming_those_there_are(world: Wo
 # Held and left out --------------------------------------------------------------------------------
 
 
+@ALL_DATABASES
 def test_a_manager_of_the_project_holds_and_releases(world: World) -> None:
     manager = world.harness.api.as_user(world.alice, world.alpha, ["member", "manager"])
     server_id = world.adopt()
@@ -223,6 +227,7 @@ def test_a_manager_of_the_project_holds_and_releases(world: World) -> None:
     assert "is not held" in none.json["error_message"]
 
 
+@ALL_DATABASES
 def test_an_exemption_lets_go_of_a_vm_and_its_end_takes_it_in_again(world: World) -> None:
     server_id = world.adopt()
     assert patch(world, server_id, exempt=True).status_code == 200
@@ -251,6 +256,7 @@ def test_an_exemption_can_end_by_itself(world: World) -> None:
     assert world.state(server_id) == "active"
 
 
+@ALL_DATABASES
 def test_several_changes_are_made_together_or_not_at_all(world: World) -> None:
     server_id = world.adopt()
     before = world.row(server_id)
@@ -376,6 +382,7 @@ def test_of_several_at_once_exactly_one_matches(world: World) -> None:
 # Taking in ----------------------------------------------------------------------------------------
 
 
+@ALL_DATABASES
 def test_a_vm_is_taken_in_at_once(world: World) -> None:
     server_id = world.boot()
     answer = world.as_admin.post(ROOT, json={"server_id": server_id.upper()})
@@ -392,6 +399,7 @@ def test_a_vm_is_taken_in_at_once(world: World) -> None:
 # Many ---------------------------------------------------------------------------------------------
 
 
+@ALL_DATABASES
 def test_several_are_extended_at_once_each_with_its_result(world: World) -> None:
     servers = [world.adopt(f"web{n}") for n in range(3)]
     world.live(START + timedelta(days=55))
@@ -420,6 +428,7 @@ def test_lists_of_vms_that_are_none_are_refused(world: World, ids: Any) -> None:
 # Exclusions ---------------------------------------------------------------------------------------
 
 
+@ALL_DATABASES
 def test_exclusions_are_made_listed_and_taken_back(world: World) -> None:
     server_id = world.adopt()
     body = {"kind": "project", "value": world.alpha, "reason": WHY}
@@ -480,6 +489,7 @@ def brake(world: World, action: str) -> Any:
     return world.as_admin.post(BRAKE, json={"action": action, "reason": WHY})
 
 
+@ALL_DATABASES
 def test_the_brake_is_shown_tripped_and_released(world: World) -> None:
     world.adopt()
     found = world.as_admin.get(BRAKE).json["vm_expiration_brake"]

@@ -549,6 +549,14 @@ CHOOSING = terms(
         ({"on_end_action": "stop"}, "notification", "delete"),
         ({"on_end_action": "stop", "before_end_action": "snapshot"}, "snapshot", "delete"),
         ({"on_end_action": None}, "notification", "delete"),
+        # An administrator's word counts whatever the terms allow, and before the owner's.
+        ({"imposed": {"on_end_action": "stop"}}, "notification", "stop"),
+        (
+            {"on_end_action": "shelve", "imposed": {"on_end_action": "stop"}},
+            "notification",
+            "stop",
+        ),
+        ({"on_end_action": "shelve", "imposed": {}}, "notification", "shelve"),
     ],
 )
 def test_what_an_owner_chose_applies_where_the_terms_allow_it(
