@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blazar_vmexpire import adoption, leases, lifecycle
+from blazar_vmexpire import adoption, leases, lifecycle, words
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db import holds
@@ -24,7 +24,6 @@ from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.exceptions import LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State, Terms
-from blazar_vmexpire.notices import words
 
 #: How long Blazar is given to write the date it asked about, before the lease is looked at.
 SETTLE = datetime.timedelta(seconds=2)

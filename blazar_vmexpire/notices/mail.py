@@ -18,7 +18,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from blazar_vmexpire.notices import words
+from blazar_vmexpire import words
 from blazar_vmexpire.notices._smtp import Connection, Deadline
 from blazar_vmexpire.notices.addresses import BadAddress, parse_recipient, parse_sender
 from blazar_vmexpire.notices.content import Notice

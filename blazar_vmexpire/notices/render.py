@@ -15,7 +15,8 @@ from typing import Any
 import jinja2
 from oslo_log import log as logging
 
-from blazar_vmexpire.notices import samples, words
+from blazar_vmexpire import words
+from blazar_vmexpire.notices import samples
 from blazar_vmexpire.notices.content import KINDS, Alarm, Group, Notice
 
 LOG = logging.getLogger(__name__)

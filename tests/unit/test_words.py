@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blazar_vmexpire.notices import words
+from blazar_vmexpire import words
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=400)
 DURATIONS = st.timedeltas(
