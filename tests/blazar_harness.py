@@ -114,6 +114,11 @@ class Api:
         project = self._cloud.add_project("admin")
         return self.as_user(user, project, ["admin", "member"])
 
+    @property
+    def application(self) -> Any:
+        """What answers: a WSGI application."""
+        return self._application
+
     def close(self) -> None:
         """Close what our routes have opened."""
         Reading.of(self._application.v1).close()

@@ -28,6 +28,7 @@ class Identity:
 
     :ivar image_url: of the catalogue; write it with or without ``/v2``
     :ivar volume_url: likewise; None in a cloud without Cinder
+    :ivar reservation_url: likewise; None unless a test serves Blazar
     :ivar list_limit: most projects in a list; None for all (Keystone's ``list_limit``)
     """
 
@@ -37,6 +38,7 @@ class Identity:
         self.compute_url = f"{url}/compute/v2.1"
         self.identity_url = f"{url}/identity"
         self.volume_url: str | None = f"{url}/volume/v3"
+        self.reservation_url: str | None = None
         self.domains = {DOMAIN: {"id": DOMAIN, "name": "Default", "enabled": True}}
         self.users: dict[str, dict[str, Any]] = {}
         self.projects: dict[str, dict[str, Any]] = {}
@@ -222,6 +224,11 @@ class Identity:
                 self._entry("compute", "nova", self.compute_url),
                 self._entry("image", "glance", self.image_url),
                 *([self._entry("volumev3", "cinder", self.volume_url)] if self.volume_url else []),
+                *(
+                    [self._entry("reservation", "blazar", self.reservation_url)]
+                    if self.reservation_url
+                    else []
+                ),
             ],
         }
         return key

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,41 @@ def imports(path: Path) -> Iterator[str]:
                 yield rest.split(".")[0]
 
 
+def used_by(*rooms: str) -> tuple[set[str], set[str]]:
+    """Follow imports: our own modules that are used, and the packages of others, with their own."""
+    ours: set[Path] = set()
+    others: set[str] = set()
+    ahead = [path for path in FILES if room(path) in rooms]
+    while ahead:
+        path = ahead.pop()
+        if path in ours:
+            continue
+        ours.add(path)
+        for name in modules(path):
+            package, *parts = name.split(".")
+            if package != PACKAGE.name:
+                others.add(package)
+                continue
+            # All packages on the way are run; the last part may be no module.
+            for n in range(len(parts) + 1):
+                place = PACKAGE.joinpath(*parts[:n])
+                ahead += [
+                    p for p in (place.with_suffix(".py"), place / "__init__.py") if p.exists()
+                ]
+    return {
+        room(path) for path in ours if path.parent != PACKAGE or path.stem != "__init__"
+    }, others
+
+
+def modules(path: Path) -> Iterator[str]:
+    """Name all that a file imports, in full."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 def room(path: Path) -> str:
     """Say which module or package right below ours a file is, or belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -60,6 +96,13 @@ def test_imports_go_down(path: Path) -> None:
         if name in known and known[name] < known.get(here, len(known))
     ]
     assert above == []
+
+
+def test_the_client_needs_nothing_but_what_comes_with_the_openstack_client() -> None:
+    """So it can be installed without Blazar, and all that Blazar needs."""
+    ours, others = used_by("osc", "client")
+    assert ours == {"osc", "client", "durations", "words"}
+    assert others - sys.stdlib_module_names == {"cliff", "keystoneauth1", "osc_lib", "requests"}
 
 
 def test_nothing_is_drawn_that_is_not_there() -> None:
