@@ -3,10 +3,11 @@
 
 ::
 
-    from keystoneauth1 import loading, session
+    from keystoneauth1.identity import v3
+    from keystoneauth1.session import Session
     from blazar_vmexpire.client import Client
 
-    client = Client(session=session.Session(auth=...))
+    client = Client(session=Session(auth=v3.Password(auth_url="https://…", username="alice", …)))
     for vm in client.vm_expirations.list(state="noticed"):
         client.vm_expirations.extend(vm["server_id"])
 

@@ -36,13 +36,18 @@ def duration(text: str) -> datetime.timedelta:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def add_reason(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Have a reason given."""
+def add_reason(
+    parser: argparse.ArgumentParser,
+    where: str = "it is in the VM's history, for its owner to read",
+    *,
+    required: bool = True,
+) -> None:
+    """Have a reason given, and say where it will be found."""
     parser.add_argument(
         "--reason",
         metavar="<reason>",
         required=required,
-        help="Why; it is in the VM's history, for its owner to read",
+        help=f"Why; {where}",
     )
 
 

@@ -54,6 +54,11 @@ class TimeLeft(FormattableColumn[int | None]):
         colour = _RED if left < _SHORT else _YELLOW if left < _SOON else None
         return _coloured(words.length_in_words(left), colour)
 
+    def __lt__(self, other: object) -> bool:
+        """Sort what has no end last."""
+        theirs = other._value if isinstance(other, TimeLeft) else None
+        return self._value is not None and (theirs is None or self._value < theirs)
+
 
 class StateOf(FormattableColumn[str]):
     """The state of an expiration."""

@@ -13,10 +13,20 @@ copyright = "blazar-vmexpire developers"
 extensions = [
     "openstackdocstheme",
     "oslo_config.sphinxext",
+    "cliff.sphinxext",
+    "sphinx.ext.autodoc",
     "api_routes",
     "lifecycle_chart",
     "sample_mail",
 ]
+
+# What every command of the OpenStack client has; and whose plug-in it is, is no news here.
+autoprogram_cliff_ignored = [
+    *("--help", "--format", "--column", "--quote", "--noindent", "--prefix"),
+    *("--sort-column", "--sort-ascending", "--sort-descending"),
+    *("--max-width", "--fit-width", "--print-empty"),
+]
+autoprogram_cliff_app_dist_name = "blazar-vmexpire"
 
 html_theme = "openstackdocs"
 pygments_style = "native"

@@ -71,6 +71,11 @@ def test_time_left_is_said_in_words_and_in_colour_where_it_is_short(
     assert column.human_readable() == words
 
 
+def test_what_has_no_end_is_sorted_last() -> None:
+    some = [TimeLeft(None), TimeLeft(5), TimeLeft(-5), TimeLeft(None)]
+    assert [column.machine_readable() for column in sorted(some)] == [-5, 5, None, None]
+
+
 def test_states_that_need_somebody_are_coloured(monkeypatch: pytest.MonkeyPatch) -> None:
     print_to_a_terminal(monkeypatch)
     assert StateOf("failed").human_readable() == "\x1b[31mfailed\x1b[0m"

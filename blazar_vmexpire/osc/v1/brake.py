@@ -35,7 +35,7 @@ class _ChangeBrake(command.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add why."""
         parser = super().get_parser(prog_name)
-        arguments.add_reason(parser)
+        arguments.add_reason(parser, "show tells it")
         return parser
 
 

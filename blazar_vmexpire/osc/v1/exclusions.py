@@ -57,7 +57,7 @@ class CreateExclusion(command.ShowOne):
         """Add whom, why, and until when."""
         parser = super().get_parser(prog_name)
         _add_kinds(parser, required=True)
-        arguments.add_reason(parser)
+        arguments.add_reason(parser, "the list and the history of each VM tell it")
         parser.add_argument(
             "--until",
             metavar="<date>",
@@ -110,7 +110,7 @@ class DeleteExclusion(command.Command):
             type=int,
             help="Exclusion(s) (ID, as the list shows it)",
         )
-        arguments.add_reason(parser, required=False)
+        arguments.add_reason(parser, "the history of each VM tells it", required=False)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
