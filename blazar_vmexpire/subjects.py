@@ -19,6 +19,9 @@ from blazar_vmexpire.rules import Subject
 
 Facts = Mapping[str, Any]
 
+#: Made once: a digest is asked for of every VM of the cloud at each reconciliation.
+_JSON = json.JSONEncoder(sort_keys=True)
+
 
 def facts_of(raw: Mapping[str, Any], ignored: Collection[str] = ()) -> dict[str, Any]:
     """Pick from a server's JSON what terms depend on, and what its end frees.
@@ -79,9 +82,7 @@ def _facts(
 
 def digest(facts: Facts) -> str:
     """Say a short text that is another one whenever the facts are."""
-    return hashlib.md5(
-        json.dumps(facts, sort_keys=True).encode(), usedforsecurity=False
-    ).hexdigest()
+    return hashlib.blake2b(_JSON.encode(facts).encode(), digest_size=16).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -569,11 +569,13 @@ class Nova:
             page = fields.need("servers", list)
             if not page:
                 break
-            ids = [rest.Fields("nova", what, raw).text("id") for raw in page]
+            for raw in page:
+                if not isinstance(raw, dict) or not isinstance(raw.get("id"), str):
+                    rest.Fields("nova", what, raw).text("id")  # Says what is wrong with it.
             # No "next" link does not mean the end: Nova drops a server that is listed both as
             # scheduled and in its cell, counts one too few, and then gives no link. Only an empty
             # page is the end.
-            following = rest.next_marker(answer.get("servers_links")) or ids[-1]
+            following = rest.next_marker(answer.get("servers_links")) or page[-1]["id"]
             if following in seen or following == marker:
                 raise fields.wrong(f"the next page begins after server {following} once more")
             seen.add(following)

@@ -103,13 +103,16 @@ IRREVERSIBLE = expirations.c.progress.contains('"irreversible": true')
 
 def as_json(value: Mapping[str, Any]) -> str:
     """Write a JSON column: dates as ISO 8601, ASCII only (whatever the column's charset is)."""
-    return json.dumps(value, default=_plain, sort_keys=True)
+    return _JSON.encode(value)
 
 
 def _plain(value: object) -> str:
     if isinstance(value, datetime.datetime):
         return value.isoformat()
     raise TypeError(f"{value!r} does not belong in a JSON column")
+
+
+_JSON = json.JSONEncoder(default=_plain, sort_keys=True)
 
 
 def storable(text: str, length: int) -> str:
