@@ -26,6 +26,9 @@ _MAIL_PATIENCE = timedelta(seconds=60)
 class Scene:
     """One VM in one cloud. What a step finds out, those after it use."""
 
+    #: Our own command.
+    EXPIRATION = ("openstack", "vm", "expiration")
+
     def __init__(self, cloud: Sandbox, narrator: Narrator) -> None:
         self.cloud = cloud
         self.narrator = narrator

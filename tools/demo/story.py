@@ -112,6 +112,12 @@ def lease_appears(scene: Scene) -> None:
         "Blazar: the lease is ACTIVE and belongs to project alpha",
         lease,
     )
+    said = scene.run(scene.alice, *scene.EXPIRATION, "list")
+    scene.require(
+        said.code == 0 and NAME in said.text and f"{scene.end:%Y-%m-%dT%H:%M}" in said.text,
+        "and `openstack vm expiration list` tells when the VM ends, in words as well",
+        said.text,
+    )
     term = scene.end - terms.from_blazar(lease["start_date"])
     scene.require(
         terms.LEASE <= term <= terms.LEASE + 2 * terms.MINUTE,
@@ -184,6 +190,12 @@ def stranger(scene: Scene) -> None:
     seen = scene.leases(scene.bob)
     scene.require(not seen, "Blazar: no list of bob's leases has it", seen)
     scene.require_forbidden(scene.bob, "GET")
+    said = scene.run(scene.bob, *scene.EXPIRATION, "extend", scene.server_id)
+    scene.require(
+        said.code != 0 and "found" in said.text,
+        "our own API tells bob of this VM what it tells of one that there is not",
+        said.text,
+    )
     end = terms.to_blazar(scene.end + terms.MINUTE)
     scene.require_forbidden(scene.bob, "PUT", {"end_date": end})
     scene.require_forbidden(scene.bob, "DELETE")
@@ -292,8 +304,12 @@ def last_mail(scene: Scene) -> None:
 def history(scene: Scene) -> None:
     """What outlives the VM."""
     scene.narrator.say(
-        "The VM is gone; what happened to it, when, and on whose word, is not. The cloud's "
-        "operator asks:"
+        "The VM is gone; what happened to it, when, and on whose word, is not. Alice may ask, and "
+        "so may the cloud's operator:"
+    )
+    said = scene.run(scene.alice, *scene.EXPIRATION, "history", scene.server_id)
+    scene.require(
+        said.code == 0 and "deleted" in said.text, "alice sees what became of her VM", said.text
     )
     command = ("blazar-vmexpire-manage", "history", scene.server_id)
     wanted = ("at", "event", "actor", "details")
