@@ -108,7 +108,8 @@ class Newcomer:
 
 def seen(facts: Facts) -> dict[str, Any]:
     """Say what the row of a VM holds of what Nova showed of it."""
-    return {"facts": db_api.as_json(facts), "facts_digest": subjects.digest(facts)}
+    text = subjects.as_text(facts)
+    return {"facts": text, "facts_digest": subjects.digest_of_text(text)}
 
 
 def judged(verdict: Verdict) -> dict[str, Any]:

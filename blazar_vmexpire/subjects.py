@@ -82,7 +82,17 @@ def _facts(
 
 def digest(facts: Facts) -> str:
     """Say a short text that is another one whenever the facts are."""
-    return hashlib.blake2b(_JSON.encode(facts).encode(), digest_size=16).hexdigest()
+    return digest_of_text(as_text(facts))
+
+
+def as_text(facts: Facts) -> str:
+    """Write them as JSON, as their column in our tables holds them."""
+    return _JSON.encode(facts)
+
+
+def digest_of_text(text: str) -> str:
+    """Say the same of facts that are written already."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

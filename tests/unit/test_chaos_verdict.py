@@ -92,6 +92,17 @@ def test_a_vm_that_ended_as_it_should():
     assert complaints(facts(good_vm())) == []
 
 
+def test_a_nova_that_gets_round_to_it_late_was_not_asked_twice_at_once():
+    vm = good_vm()
+    asked = (Action("delete", at(17.2)), Action("delete", at(17.9)))
+    vm = dataclasses.replace(
+        vm,
+        history=(*vm.history[:-1], event("image_given", at(16.3)), vm.history[-1]),
+        actions=(*vm.actions[:-1], *asked),
+    )
+    assert complaints(facts(vm)) == []
+
+
 def test_an_end_that_was_begun_undone_and_begun_again():
     vm = good_vm()
     first = (

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from blazar_vmexpire import words
 from blazar_vmexpire.notices import (
     BadAddress,
     Notice,
@@ -24,7 +25,6 @@ from blazar_vmexpire.notices import (
     parse_recipient,
     parse_sender,
     samples,
-    words,
 )
 
 RENDERER = Renderer()
