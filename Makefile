@@ -13,7 +13,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # The scenarios of the integration tests run side by side as they are.
-PARALLEL := -n auto --dist worksteal
+PARALLEL := -n auto
 # More arguments for pytest, for example: make unit ARGS="-k terms -x"
 ARGS ?=
 

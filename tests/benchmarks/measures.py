@@ -344,7 +344,8 @@ def _make_manager(options: pathlib.Path) -> Any:
     db_options.set_defaults(cfg.CONF)
     facade_wrapper._clear_engine()
     notifier.init()
-    rpc.TRANSPORT = make_transport(cfg.CONF)
+    if rpc.TRANSPORT is None:
+        rpc.TRANSPORT = make_transport(cfg.CONF)
     manager = blazar_manager.ManagerService()
     assert manager.plugins, "the plug-in was not loaded: see the log"
     return manager
@@ -352,7 +353,8 @@ def _make_manager(options: pathlib.Path) -> Any:
 
 def _forget_manager() -> None:
     notifier.cleanup()
-    rpc.TRANSPORT = None
+    # The transport stays: Blazar's API modules keep clients of the first that they see, and those
+    # got no answers any more once a manager listened on another one.
     facade_wrapper._get_facade().writer.get_engine().dispose()
     facade_wrapper._clear_engine()
     cfg.CONF.reset()
