@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oslo_config import cfg
@@ -17,10 +17,12 @@ from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.intake import notifications
+from blazar_vmexpire.intake.arrivals import Arrivals
 from blazar_vmexpire.intake.notifications import Listening
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
 from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.rules import RulesError
+from blazar_vmexpire.terms import TermsBook
 from blazar_vmexpire.worker import aging, auditing, pretending, reviewing, showing
 from blazar_vmexpire.worker.bursts import Bursts
 from blazar_vmexpire.worker.claims import Chore, hasten
@@ -59,17 +61,26 @@ def prepare(
     """
     try:
         tools = assemble(conf, clock)
-        usable = actions.usable(tools.actions)
-        terms.check(conf, *usable)
-        tools.book.load(*usable)
-        labels.check(conf)
-        notifications.check(conf)
+        check(conf, tools.book, tools.actions)
         migration.require_current(tools.database)
     except (ValueError, RuntimeError, migration.MigrationError) as error:
         raise ConfigError(str(error)) from error
     for problem in tools.renderer.check():
         LOG.error("Mail templates: %s", problem)
     return tools
+
+
+def check(conf: cfg.ConfigOpts, book: TermsBook, known: Mapping[str, actions.Action]) -> None:
+    """Check that the options make sense together, and load the rules into the book.
+
+    :param known: the actions that there are.
+    :raises blazar_vmexpire.exceptions.ConfigError: with a sentence that names the option.
+    """
+    usable = actions.usable(known)
+    terms.check(conf, *usable)
+    book.load(*usable)
+    labels.check(conf)
+    notifications.check(conf)
 
 
 def reconciliation_chore(tools: Tools) -> Chore:
@@ -180,6 +191,7 @@ class Service:
                 self.tools.clock,
                 self.worker.wake,
                 Labels.of(self.tools.conf),
+                Arrivals(self.tools.database, self.tools.clock),
             )
             self._listening = Listening(
                 lambda: notifications.make_listener(self.tools.conf, endpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from keystoneauth1 import session as ksa_session
@@ -114,6 +115,21 @@ class Glance:
         if image.id != image_id:
             raise self._rest.unavailable(what, f"the answer is about image {image.id}")
         return image
+
+    def create(self, name: str, properties: Mapping[str, str]) -> Image:
+        """Make an image of our own project that has no data: ``queued``, and seen by nobody else.
+
+        :param properties: extra properties, to find it again by
+        :raises Unavailable: among others, when the answer got lost: the image may be there
+        """
+        answer = self._rest.call(
+            "POST",
+            "/images",
+            f"create image {name}",
+            expected=(201,),
+            body={**properties, "name": name, "visibility": "private"},
+        )
+        return Image.from_json(answer)
 
     def give(self, image_id: str, project_id: str) -> Image:
         """Make an image the property of another project, see that it is so, and return it.

@@ -8,16 +8,13 @@ beside this one; here they are put together, and what goes wrong is told in one 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import traceback
 from collections.abc import Sequence
 
 import blazar.config  # noqa: F401  (registers Blazar's options, its account's and its database's)
 from oslo_config import cfg
-from oslo_db import exception as oslo_db_exception
 from oslo_db import options as db_options
-from sqlalchemy import exc as sa_exc
 
 from blazar_vmexpire.cmd import (
     manage_brake,
@@ -30,20 +27,8 @@ from blazar_vmexpire.cmd import (
     manage_show,
     manage_withdraw,
 )
-from blazar_vmexpire.cmd.manage_base import CommandError
+from blazar_vmexpire.cmd.told import TOLD_IN_ONE_SENTENCE, log_to_stderr, one_sentence
 from blazar_vmexpire.conf import opts
-from blazar_vmexpire.db.migration import MigrationError
-from blazar_vmexpire.exceptions import ConfigError
-
-#: What is the matter with the surroundings or the request, not with the program.
-_TOLD_IN_ONE_SENTENCE = (
-    CommandError,
-    ConfigError,
-    MigrationError,
-    cfg.Error,
-    oslo_db_exception.DBError,
-    sa_exc.DBAPIError,
-)
 
 
 def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF) -> int:
@@ -66,14 +51,14 @@ def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF
             prog="blazar-vmexpire-manage",
             description="Administration of blazar-vmexpire, on the machine that Blazar runs on.",
         )
-        _log_to_stderr(debug=debug)
+        log_to_stderr(debug=debug)
         # Who waits at a terminal is told at once that the database does not answer.
         conf.set_override("max_retries", 0, group="database")
         conf.command.run(conf, conf.command)
-    except _TOLD_IN_ONE_SENTENCE as error:
+    except TOLD_IN_ONE_SENTENCE as error:
         if debug:
             traceback.print_exc()
-        print(f"blazar-vmexpire-manage: {_one_sentence(error)}", file=sys.stderr)
+        print(f"blazar-vmexpire-manage: {one_sentence(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read our output has seen enough; nothing can be flushed to it any more.
@@ -97,32 +82,6 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         manage_withdraw,
     ):
         module.add_commands(commands)
-
-
-def _log_to_stderr(*, debug: bool) -> None:
-    # Not where blazar.conf says: a log file that root makes here could not be written by Blazar.
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.CRITICAL,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-
-
-def _one_sentence(error: BaseException) -> str:
-    if isinstance(error, oslo_db_exception.DBError | sa_exc.DBAPIError):
-        return f"the database in [database] connection cannot be used: {_driver_said(error)}"
-    return " ".join(str(error).split())
-
-
-def _driver_said(error: BaseException) -> str:
-    """Find the driver's own words below those of SQLAlchemy and oslo.db."""
-    while True:
-        cause = getattr(error, "inner_exception", None) or getattr(error, "orig", None)
-        if cause is None:
-            break
-        error = cause
-    # MySQL's drivers put a number first.
-    said = str(error.args[-1] if error.args else "") or type(error).__name__
-    return said.strip().splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import Database, retried
 from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.exceptions import ConfigError
+from blazar_vmexpire.intake.arrivals import Arrivals
 from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.worker.claims import Clock
 
@@ -121,6 +122,7 @@ class Endpoint:
 
     :param wake: called after that, to wake a worker in this process.
     :param labels: keys of metadata in which an edit is looked for; None: in none.
+    :param arrivals: notes that notifications come; None: nobody does.
     """
 
     def __init__(
@@ -129,8 +131,10 @@ class Endpoint:
         clock: Clock,
         wake: Callable[[], None],
         labels: Labels | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._labels = labels
+        self._arrivals = arrivals
         self._database = database
         self._clock = clock
         self._wake = wake
@@ -157,6 +161,8 @@ class Endpoint:
         server_id = server_of(event_type, payload)
         if server_id is not None:
             try:
+                if self._arrivals is not None:
+                    self._arrivals.note()
                 if tells_of_update(event_type):
                     if not self._look_if_edited(server_id, metadata_of(payload)):
                         return oslo_messaging.NotificationResult.HANDLED

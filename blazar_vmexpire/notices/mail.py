@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import re
 import smtplib
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.header import Header
 from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
@@ -194,8 +195,31 @@ class Mailer:
         """
         address = parse_recipient(recipient)
         content = message.as_bytes(policy=_POLICY)
+        with self._translated(), self._ready(address) as connection:
+            try:
+                code, text = connection.data(content)
+            except smtplib.SMTPDataError as error:
+                raise self._refused(address, error.smtp_code, error.smtp_error) from error
+            if code != 250:
+                raise self._refused(address, code, text)
+            self._quit(connection)
+            return _answer(code, text)
+
+    def try_out(self, recipient: str | None) -> None:
+        """Do all that comes before the content of a mail: nothing is sent.
+
+        :param recipient: whom the server is asked to take mail for; None: only about the sender.
+        :raises: as :meth:`send`.
+        """
+        address = None if recipient is None else parse_recipient(recipient)
+        with self._translated(), self._ready(address) as connection:
+            self._quit(connection)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise what smtplib and the system raise as an error of ours."""
         try:
-            return self._exchange(address, content)
+            yield
         except smtplib.SMTPResponseException as error:
             raise MailUnavailable(
                 f"{self._name}: {_answer(error.smtp_code, error.smtp_error)}"
@@ -210,7 +234,9 @@ class Mailer:
     def _name(self) -> str:
         return f"mail server {self._host}:{self._port}"
 
-    def _exchange(self, address: str, content: bytes) -> str:
+    @contextlib.contextmanager
+    def _ready(self, address: str | None) -> Iterator[Connection]:
+        """Connect, and have the server take the sender and, if there is one, the recipient."""
         deadline = Deadline(self._clock, self._timeout)
         context = None
         if self._tls != "none":
@@ -234,20 +260,21 @@ class Mailer:
                     f"{self._name} refused the sender {self._sender.addr_spec}:"
                     f" {_answer(code, text)}"
                 )
-            code, text = connection.rcpt(address)
-            if code not in {250, 251}:
-                raise self._refused(address, code, text)
-            try:
-                code, text = connection.data(content)
-            except smtplib.SMTPDataError as error:
-                raise self._refused(address, error.smtp_code, error.smtp_error) from error
-            if code != 250:
-                raise self._refused(address, code, text)
-            connection.set_deadline(Deadline(self._clock, _QUIT_TIMEOUT))
-            _quit(connection)
-            return _answer(code, text)
+            if address is not None:
+                code, text = connection.rcpt(address)
+                if code not in {250, 251}:
+                    raise self._refused(address, code, text)
+            yield connection
         finally:
             connection.close()
+
+    def _quit(self, connection: Connection) -> None:
+        connection.set_deadline(Deadline(self._clock, _QUIT_TIMEOUT))
+        try:
+            connection.quit()
+        except (smtplib.SMTPException, OSError):
+            # All was said: how the server says goodbye is its own affair.
+            return
 
     def _refused(
         self, address: str, code: int, text: bytes | str
@@ -260,14 +287,6 @@ class Mailer:
             if 500 <= code <= 599 and not ours
             else MailUnavailable(sentence)
         )
-
-
-def _quit(connection: Connection) -> None:
-    try:
-        connection.quit()
-    except (smtplib.SMTPException, OSError):
-        # The mail is accepted: how the server says goodbye is its own affair.
-        return
 
 
 def _answer(code: int, text: bytes | str) -> str:

@@ -59,11 +59,7 @@ def assemble(
         sentence names it.
     :raises RuntimeError: when an action cannot be loaded.
     """
-    opts.check_values(conf)
-    _check_address(conf, RESOURCE_TYPE, "undeliverable_contact", parse_recipient)
-    _check_address(conf, brake.GROUP.name, "contact", parse_recipient)
-    _check_address(conf, mail.GROUP.name, "from_address", parse_sender)
-    _check_certificates(conf, mail.GROUP.name, "cafile")
+    check(conf)
     return Tools(
         conf=conf,
         clock=clock,
@@ -75,6 +71,18 @@ def assemble(
         renderer=Renderer(conf.vmexpire_mail.template_path, dry_run=conf[RESOURCE_TYPE].dry_run),
         mailer=Mailer(conf),
     )
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Check each option by itself.
+
+    :raises blazar_vmexpire.exceptions.ConfigError: with a sentence that names the option.
+    """
+    opts.check_values(conf)
+    _check_address(conf, RESOURCE_TYPE, "undeliverable_contact", parse_recipient)
+    _check_address(conf, brake.GROUP.name, "contact", parse_recipient)
+    _check_address(conf, mail.GROUP.name, "from_address", parse_sender)
+    _check_certificates(conf, mail.GROUP.name, "cafile")
 
 
 def _check_address(

@@ -18,6 +18,7 @@ extensions = [
     "api_routes",
     "lifecycle_chart",
     "sample_mail",
+    "status_checks",
 ]
 
 # What every command of the OpenStack client has; and whose plug-in it is, is no news here.

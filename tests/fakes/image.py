@@ -130,6 +130,8 @@ class Image:
         parts = path.strip("/").split("/")
         if parts[:2] != ["v2", "images"] or len(parts) > 3:
             return error(404, "The resource could not be found.")
+        if len(parts) == 2 and request.method == "POST":
+            return self._create(request, token)
         if len(parts) == 2:
             return self._list(request)
         image = self.images.get(parts[2])
@@ -148,6 +150,18 @@ class Image:
         del self.images[parts[2]]
         self._when_done.pop(parts[2], lambda: None)()
         return wire.Response(204)
+
+    def _create(self, request: wire.Request, token: dict[str, Any]) -> wire.Response:
+        given = dict(request.body)
+        visibility = given.pop("visibility", "shared")
+        image_id = self.add(
+            name=given.pop("name", None),
+            status="queued",
+            owner=token["project"]["id"],
+            **given,
+        )
+        self.images[image_id]["visibility"] = visibility
+        return wire.Response(201, self.images[image_id])
 
     def _patch(
         self, image: dict[str, Any], request: wire.Request, token: dict[str, Any]
