@@ -94,9 +94,14 @@ def reconciliation_chore(tools: Tools) -> Chore:
     )
 
 
-def reconcile(tools: Tools, chore: Chore) -> Result:
-    """Reconcile once; ``chore`` is claimed and stays so for as long as it takes."""
-    result = Reconciliation(tools, chore.renew).run(first=not chore.finished_before())
+def reconcile(
+    tools: Tools, chore: Chore, report: Callable[[int], None] = lambda listed: None
+) -> Result:
+    """Reconcile once; ``chore`` is claimed and stays so for as long as it takes.
+
+    :param report: told after each page of Nova's list how many servers were listed until then.
+    """
+    result = Reconciliation(tools, chore.renew, report).run(first=not chore.finished_before())
     # What was found of VMs and projects may change terms.
     hasten(tools.database, tools.clock, TERMS)
     LOG.info(

@@ -25,10 +25,13 @@ from blazar_vmexpire.cmd import (
     manage_plan,
     manage_purge,
     manage_show,
+    manage_sync,
     manage_withdraw,
 )
 from blazar_vmexpire.cmd.told import TOLD_IN_ONE_SENTENCE, log_to_stderr, one_sentence
 from blazar_vmexpire.conf import opts
+
+_NAME = "blazar-vmexpire-manage"
 
 
 def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF) -> int:
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF
         conf(
             arguments,
             project="blazar",
-            prog="blazar-vmexpire-manage",
+            prog=_NAME,
             description="Administration of blazar-vmexpire, on the machine that Blazar runs on.",
         )
         log_to_stderr(debug=debug)
@@ -58,7 +61,7 @@ def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF
     except TOLD_IN_ONE_SENTENCE as error:
         if debug:
             traceback.print_exc()
-        print(f"blazar-vmexpire-manage: {one_sentence(error)}", file=sys.stderr)
+        print(f"{_NAME}: {one_sentence(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read our output has seen enough; nothing can be flushed to it any more.
@@ -67,6 +70,13 @@ def main(arguments: Sequence[str] | None = None, conf: cfg.ConfigOpts = cfg.CONF
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def documented() -> argparse.ArgumentParser:
+    """Make a parser of the commands alone: for the documentation."""
+    parser = argparse.ArgumentParser(prog=_NAME)
+    _add_commands(parser.add_subparsers(title="commands", metavar="COMMAND"))
+    return parser
 
 
 def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -78,6 +88,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         manage_exclusion,
         manage_hold,
         manage_plan,
+        manage_sync,
         manage_purge,
         manage_withdraw,
     ):

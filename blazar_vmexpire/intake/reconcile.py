@@ -74,11 +74,18 @@ class Reconciliation:
     """One pass over all servers of the cloud.
 
     :param keep: called after each page; may raise to give up (the chore was taken over).
+    :param report: called after each page with the number of servers that were listed until then.
     """
 
-    def __init__(self, tools: Tools, keep: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        keep: Callable[[], None] = lambda: None,
+        report: Callable[[int], None] = lambda listed: None,
+    ) -> None:
         self._tools = tools
         self._keep = keep
+        self._report = report
         self._spread = datetime.timedelta(0)
         self._service_project_id = ""
         self._session: Session
@@ -115,6 +122,7 @@ class Reconciliation:
                 if len(under_way) == _AT_ONCE:
                     result.adopted += under_way.popleft().result()
                 self._keep()
+                self._report(len(listed))
             result.adopted += sum(adopting.result() for adopting in under_way)
         result.listed = len(listed)
         result.missing = self._wake_missing(listed, started)

@@ -15,16 +15,22 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
+from oslo_log import log as logging
 
 from blazar_vmexpire.db.api import Expiration, as_json
 from blazar_vmexpire.db.engine import Database, retried
 from blazar_vmexpire.db.models import chores, expirations
 from blazar_vmexpire.exceptions import ClaimLost
+
+LOG = logging.getLogger(__name__)
+
+#: Claims are renewed this often within their duration.
+RENEWALS = 4
 
 Clock = Callable[[], datetime.datetime]
 """Says what time it is: naive UTC."""
@@ -279,19 +285,20 @@ class Chore:
         self._token = f"{socket.gethostname()[:16]}:{os.getpid()}:{uuid.uuid4().hex}"[:64]
         self._held = False
 
-    def claim(self) -> bool:
+    def claim(self, *, early: bool = False) -> bool:
         """Claim the chore if it is due and nobody is at it.
 
+        :param early: also if it is not due yet.
         :returns: whether it is ours to do now.
         """
-        due = due_chores(self._database, self._clock, [self.name])
         # Asked all the time: only what is likely to be had is worth a write.
-        claimed: bool = bool(due) and self._claim()
+        likely = early or due_chores(self._database, self._clock, [self.name])
+        claimed: bool = bool(likely) and self._claim(early)
         self._held = self._held or claimed
         return claimed
 
     @retried
-    def _claim(self) -> bool:
+    def _claim(self, early: bool) -> bool:
         now = self._clock()
         c = chores.c
         with self._database.begin() as connection:
@@ -302,13 +309,15 @@ class Chore:
                     sa.update(chores)
                     .where(
                         c.name == self.name,
-                        c.next_at <= now,
+                        sa.true() if early else c.next_at <= now,
                         sa.or_(c.claimed_until.is_(None), c.claimed_until < now),
                     )
                     .values(
                         claimed_by=self._token,
                         claimed_until=now + self._duration,
                         last_started_at=now,
+                        # Else it would count as made due while it was under way.
+                        next_at=now if early else c.next_at,
                     )
                 ).rowcount
             )
@@ -330,6 +339,36 @@ class Chore:
         if self._held:
             with contextlib.suppress(ClaimLost):
                 self.renew()
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Hold on to the chore in the block, however long its steps take."""
+        over = threading.Event()
+        pause = self._duration.total_seconds() / RENEWALS
+
+        def hold_on() -> None:
+            while not over.wait(pause):
+                try:
+                    self.keep()
+                except Exception:
+                    LOG.exception("Cannot renew the claim on %s", self.name)
+
+        holder = threading.Thread(target=hold_on, name=f"vmexpire-{self.name}", daemon=True)
+        holder.start()
+        try:
+            yield
+        finally:
+            over.set()
+            holder.join()
+
+    def owner(self) -> str | None:
+        """Say who is at it, by host and process; None: nobody."""
+        c = chores.c
+        with self._database.begin() as connection:
+            token = connection.scalar(
+                sa.select(c.claimed_by).where(c.name == self.name, c.claimed_until >= self._clock())
+            )
+        return None if token is None else str(token).rpartition(":")[0]
 
     def finish(self, error: str | None = None) -> None:
         """Give the chore back, due again an interval after its start.

@@ -12,7 +12,7 @@ from oslo_log import log as logging
 
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.exceptions import ClaimLost
-from blazar_vmexpire.worker.claims import Chore, Claims, due_chores
+from blazar_vmexpire.worker.claims import RENEWALS, Chore, Claims, due_chores
 from blazar_vmexpire.worker.steps import Steps
 from blazar_vmexpire.worker.tools import Tools
 
@@ -20,8 +20,6 @@ LOG = logging.getLogger(__name__)
 
 #: Rows claimed ahead for each thread: enough that none waits for the database.
 _AHEAD = 4
-#: Claims are renewed this often within their duration.
-_RENEWALS = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Worker:
         """Start the threads. After a fork: in the process that serves."""
         duration = self._tools.conf.vmexpire_worker.claim_duration.total_seconds()
         self._run("vmexpire-claim", self._dispatch)
-        self._run("vmexpire-renew", lambda: self._every(duration / _RENEWALS, self._renew))
+        self._run("vmexpire-renew", lambda: self._every(duration / RENEWALS, self._renew))
         for duty in self._duties:
             self._run(f"vmexpire-{duty.chore.name}", self._keep_at(duty))
 

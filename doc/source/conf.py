@@ -15,6 +15,7 @@ extensions = [
     "oslo_config.sphinxext",
     "cliff.sphinxext",
     "sphinx.ext.autodoc",
+    "sphinxarg.ext",
     "api_routes",
     "lifecycle_chart",
     "sample_mail",
