@@ -2,7 +2,7 @@
 """Saying what will happen to every VM, and what other rules would change, without doing anything.
 
 The verdicts, dates and moves are those that the service comes to: the same functions are asked.
-Nova and Keystone are read; nothing is written anywhere.
+Nova and Keystone are read, or our own tables alone; nothing is written anywhere.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import enum
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from oslo_log import log as logging
 
@@ -28,6 +29,8 @@ LOG = logging.getLogger(__name__)
 
 #: Actions at the end after which the VM still holds what it had.
 _FREE_NOTHING = frozenset({"stop"})
+#: States of what is not in Nova, as far as is known.
+_NOT_THERE = frozenset({State.SEEN.value, State.DELETED.value, State.VANISHED.value})
 #: States in which nothing more will happen by itself.
 _AT_REST = frozenset({State.EXEMPT.value, State.DELETED.value, State.FAILED.value})
 
@@ -72,6 +75,12 @@ class Planned:
         return self.ends_at is not None and self.on_end_action not in _FREE_NOTHING
 
 
+class _Who(NamedTuple):
+    server_id: str
+    server_name: str
+    project_id: str
+
+
 @dataclasses.dataclass(slots=True)
 class Freed:
     """What ends on one day, and what that gives back."""
@@ -89,12 +98,20 @@ class Freed:
             self.ram_mb += planned.ram_mb
             self.disk_gb += planned.disk_gb
 
+    def __iadd__(self, other: Freed) -> Freed:
+        """Count what ends on another day, too."""
+        for field in dataclasses.fields(self):
+            total = getattr(self, field.name) + getattr(other, field.name)
+            setattr(self, field.name, total)
+        return self
+
 
 def per_day(plans: Iterable[Planned]) -> dict[datetime.date, Freed]:
     """Sum up what ends on each day (UTC), in the order of the days."""
     days: dict[datetime.date, Freed] = collections.defaultdict(Freed)
     for planned in plans:
-        if planned.ends_at is not None:
+        # One that failed stays as it is.
+        if planned.ends_at is not None and planned.next_step != Step.NONE:
             days[planned.ends_at.date()].add(planned)
     return dict(sorted(days.items()))
 
@@ -140,10 +157,29 @@ class Planning:
                 if row is None or row.state in (State.SEEN, State.DELETED):
                     yield self._newcomer(server)
                 else:
-                    yield self._known(server, row)
+                    facts = subjects.facts_of_server(server, self._session.book.own_metadata)
+                    yield self._known(
+                        dataclasses.replace(
+                            row,
+                            server_name=server.name,
+                            facts=facts,
+                            project_id=server.project_id,
+                            user_id=server.user_id,
+                        )
+                    )
+
+    def plan_known(self, rows: Iterable[Expiration]) -> Iterator[Planned]:
+        """Plan VMs by what Nova last showed of them; nobody is asked.
+
+        :param rows: those that are gone are left out.
+        """
+        for row in rows:
+            if row.state not in _NOT_THERE and row.project_id is not None:
+                yield self._known(row)
 
     def _newcomer(self, server: Server) -> Planned:
         book = self._session.book
+        who = _Who(server.id, server.name, server.project_id)
         newcomer = Newcomer.of(server, book, self._session.judge)
         verdict = newcomer.verdict
         if server.project_id == self._service_project_id:
@@ -151,29 +187,31 @@ class Planning:
                 expires=False, terms=verdict.terms, why="it is in the service project"
             )
         if not verdict.expires:
-            return self._planned(server, None, newcomer.facts, verdict, None, "")
+            return self._planned(who, None, newcomer.facts, verdict, None, "")
         if not adoption.settled(server):
             why = f"would be taken in when it has come to rest: it is {server.status} now"
-            return self._planned(server, None, newcomer.facts, verdict, None, why)
+            return self._planned(who, None, newcomer.facts, verdict, None, why)
         share = self._spread * lifecycle.share(server.id)
         ends_at = lifecycle.first_end(self._now, verdict.terms, share)
         return self._planned(
-            server, None, newcomer.facts, verdict, ends_at, f"taken in: ends {_date(ends_at)}"
+            who, None, newcomer.facts, verdict, ends_at, f"taken in: ends {_date(ends_at)}"
         )
 
-    def _known(self, server: Server, row: Expiration) -> Planned:
-        facts = subjects.facts_of_server(server, self._session.book.own_metadata)
-        looked_at = dataclasses.replace(
-            row, facts=facts, project_id=server.project_id, user_id=server.user_id
-        )
-        verdict = self._session.judge_row(looked_at)
+    def _known(self, row: Expiration) -> Planned:
+        """Plan a VM that was taken in.
+
+        :param row: with what is seen of the VM now.
+        """
+        facts = row.facts
+        who = _Who(row.server_id, row.server_name, row.project_id or "")
+        verdict = self._session.judge_row(row)
         if not verdict.expires:
             change = "" if row.state == State.EXEMPT else f"let go: {verdict.why}"
-            return self._planned(server, row, facts, verdict, None, change)
+            return self._planned(who, row, facts, verdict, None, change)
         if row.state == State.EXEMPT:
             begun_anew = lifecycle.first_end(self._now, verdict.terms)
             change = f"taken in again: ends {_date(begun_anew)}"
-            return self._planned(server, row, facts, verdict, begun_anew, change)
+            return self._planned(who, row, facts, verdict, begun_anew, change)
         # What was kept at its end does not end again.
         ends_at, changes = None if row.state == State.ENDED else row.ends_at, []
         if ends_at is not None and row.state in lifecycle.LIVE:
@@ -195,11 +233,11 @@ class Planning:
                 changes.append(f"{row.on_end_action} becomes {verdict.terms.on_end_action}")
         if row.terms_digest is not None and row.rule != verdict.rule:
             changes.append(f"rule {row.rule or '-'} becomes {verdict.rule or '-'}")
-        return self._planned(server, row, facts, verdict, ends_at, "; ".join(changes))
+        return self._planned(who, row, facts, verdict, ends_at, "; ".join(changes))
 
     def _planned(
         self,
-        server: Server,
+        who: _Who,
         row: Expiration | None,
         facts: Facts,
         verdict: Verdict,
@@ -209,9 +247,9 @@ class Planning:
         state = None if row is None else row.state
         step, at = self._next(state, ends_at, verdict.terms)
         return Planned(
-            server_id=server.id,
-            server_name=server.name,
-            project_id=server.project_id,
+            server_id=who.server_id,
+            server_name=who.server_name,
+            project_id=who.project_id,
             state=state,
             rule=verdict.rule,
             ends_at=ends_at,
@@ -219,9 +257,10 @@ class Planning:
             next_step=step,
             next_at=at,
             change=change,
-            vcpus=facts["vcpus"],
-            ram_mb=facts["ram_mb"],
-            disk_gb=facts["disk_gb"],
+            # Of one that was taken in by an older version nothing may be known yet.
+            vcpus=facts.get("vcpus", 0),
+            ram_mb=facts.get("ram_mb", 0),
+            disk_gb=facts.get("disk_gb", 0),
         )
 
     def _next(
