@@ -17,7 +17,7 @@ from blazar_vmexpire import leases, lifecycle, subjects
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
-from blazar_vmexpire.db.models import expirations, history
+from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.lifecycle import State, Terms
 from blazar_vmexpire.subjects import Facts, Whose
 from blazar_vmexpire.terms import TermsBook, Verdict
@@ -200,8 +200,8 @@ def adopt_page(
         ],
         now,
     )
-    connection.execute(
-        history.insert(),
+    db_api.write_history(
+        connection,
         [
             {
                 "server_id": row["server_id"],
@@ -209,9 +209,7 @@ def adopt_page(
                 "at": now,
                 "event": "adopted",
                 "generation": 0,
-                "details": db_api.as_json(
-                    adopted(row["ends_at"], row["lease_id"], newcomer.verdict)
-                ),
+                "details": adopted(row["ends_at"], row["lease_id"], newcomer.verdict),
             }
             for row, newcomer in zip(rows, newcomers, strict=True)
         ],

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 
 from blazar_vmexpire.db import api as db_api
-from blazar_vmexpire.db.models import exclusions, expirations, history, projects
+from blazar_vmexpire.db.models import exclusions, expirations, projects
 from blazar_vmexpire.lifecycle import State
 
 #: VMs made due in one statement, where they have to be named.
@@ -358,8 +358,8 @@ def _record(
     if exclusion.kind != Kind.SERVER:
         return
     row = db_api.get(connection, exclusion.value)
-    connection.execute(
-        history.insert(),
+    db_api.write_history(
+        connection,
         [
             {
                 "server_id": exclusion.value,
@@ -368,7 +368,7 @@ def _record(
                 "event": event,
                 "generation": 0 if row is None else row.generation,
                 "actor": author,
-                "details": db_api.as_json({**details, "exclusion": exclusion.id}),
+                "details": {**details, "exclusion": exclusion.id},
             }
         ],
     )

@@ -16,7 +16,7 @@ from blazar_vmexpire import extension, leases
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import Database, retried
-from blazar_vmexpire.db.models import expirations, history
+from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.worker.claims import Clock
 from blazar_vmexpire.worker.exempting import CAN_BE_LET_GO
@@ -151,8 +151,8 @@ class Withdrawal:
                 )
             )
             leases.destroy(connection, [row.lease_id for row in rows if row.lease_id])
-            connection.execute(
-                history.insert(),
+            db_api.write_history(
+                connection,
                 [
                     {
                         "server_id": row.server_id,
@@ -161,7 +161,7 @@ class Withdrawal:
                         "event": "exempt",
                         "generation": row.generation + 1,
                         "actor": self._actor,
-                        "details": db_api.as_json({"reason": "withdrawn", "ends_at": row.ends_at}),
+                        "details": {"reason": "withdrawn", "ends_at": row.ends_at},
                     }
                     for row in rows
                 ],

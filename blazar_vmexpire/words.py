@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import datetime
+import re
 import textwrap
 import unicodedata
 
 #: Invisible characters that scripts and emoji cannot do without: the zero-width (non-)joiners.
 _JOINERS = frozenset("\u200c\u200d")
+
+#: Wide on purpose: it is better to hide a word too many.
+_ADDRESS = re.compile(r"[^\s<>()\[\],;:\"']+@[^\s<>(),;:\"']*[^\s<>(),;:\"'.]")
 
 _MINUTE = datetime.timedelta(minutes=1)
 _UNITS = (
@@ -39,6 +43,11 @@ def one_line(text: str, limit: int = 255) -> str:
             kept.append(character)
     line = " ".join("".join(kept).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def without_addresses(text: str) -> str:
+    """Take mail addresses out of a text: of what is logged, nobody needs them."""
+    return _ADDRESS.sub("<address>", text)
 
 
 def plain_body(text: str) -> str:

@@ -11,15 +11,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 
-from oslo_log import log as logging
-
 from blazar_vmexpire import RESOURCE_TYPE, lifecycle
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
 from blazar_vmexpire.cloud import Cloud, errors, nova
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.exceptions import ActionFailed
-
-LOG = logging.getLogger(__name__)
 
 #: What an extension finds under ``undo`` while a cold migration has to be confirmed: the id of the
 #: VM's last migration before it.
@@ -178,7 +174,6 @@ class Migration(Action):
     def _next_host(self, job: Job, problem: str) -> Outcome:
         """Try the next host of the aggregate, if there is one."""
         host, others = job.notes.get("host"), job.notes["others"]
-        LOG.warning("Server %s is not moved to %s: %s", job.server.id, host or "any host", problem)
         if not others:
             raise ActionFailed(
                 f"it could not be moved to {host or 'any other host'}: {problem}",

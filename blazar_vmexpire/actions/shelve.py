@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 
-from oslo_log import log as logging
-
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
 from blazar_vmexpire.actions.old_images import ATTEMPT
 from blazar_vmexpire.actions.rest import OUT_OF, bring_out
@@ -21,8 +19,6 @@ from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
 from blazar_vmexpire.cloud.nova import SHELVED, Server
 from blazar_vmexpire.exceptions import ActionFailed
-
-LOG = logging.getLogger(__name__)
 
 #: The lock's reason, which the owner sees.
 LOCK_REASON = "Its lease is over: it is being shelved"
@@ -140,8 +136,7 @@ class Shelve(Action):
         if asked > job.notes.get("given_up", 0):
             for image_id in discard(job.cloud, server.id):
                 job.report("image_removed", image_id=image_id)
-            LOG.error("Server %s was not shelved: Nova gave up, it is %s", server.id, server.status)
-            job.report("shelve_failed", status=server.status)
+            job.report("shelve_failed", status=server.status, reason="Nova gave up")
             job.note(given_up=asked)
             return job.wait_long()
         if asked >= _MOST_TRIES:

@@ -15,8 +15,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from oslo_log import log as logging
-
 from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.actions import delete, old_images, shelve, volumes
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
@@ -26,8 +24,6 @@ from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
 from blazar_vmexpire.cloud.nova import SHELVED, Server
 from blazar_vmexpire.exceptions import ActionFailed
-
-LOG = logging.getLogger(__name__)
 
 #: The lock's reason, which the owner sees.
 LOCK_REASON = "Its lease is over: an image is being made of it before it is deleted"
@@ -201,9 +197,6 @@ class Snapshot(Action):
             return
         for image_id in discard(job.cloud, {"attempt": attempt}):
             job.report("stray_image_removed", image_id=image_id)
-            LOG.warning(
-                "Removed image %s of server %s: its id had been lost", image_id, job.server.id
-            )
         job.note(attempt=None)
 
     def _finish_image(self, job: Job, image_id: str) -> Outcome:
@@ -267,7 +260,6 @@ class Snapshot(Action):
             elif job.stepping_for() > timeout:
                 problem = f"it is still {image.status} after {timeout}"
         if problem is not None:
-            LOG.error("Image %s of server %s failed: %s", image_id, job.server.id, problem)
             job.report("image_failed", image_id=image_id, reason=problem)
             job.note(image_id=None)
         return None

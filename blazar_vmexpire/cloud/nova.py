@@ -21,6 +21,7 @@ from keystoneauth1 import session as ksa_session
 from novaclient import client as novaclient
 from oslo_utils import uuidutils
 
+from blazar_vmexpire import tracing
 from blazar_vmexpire.cloud import errors, rest
 from blazar_vmexpire.cloud.session import ANY, Endpoints
 
@@ -212,6 +213,7 @@ class _Sieve(adapter.Adapter):  # type: ignore[misc]
 
         :raises _NotAsExpected: for any other answer
         """
+        how["global_request_id"] = tracing.current()
         response = super().request(url, method, **how)
         action = next(iter(how.get("json") or ()), None)
         expected = _SUCCESS["DELETE" if action in _WITHOUT_BODY else method]

@@ -12,6 +12,7 @@ from typing import Any
 from keystoneauth1 import adapter
 from keystoneauth1 import session as ksa_session
 
+from blazar_vmexpire import tracing
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cloud.session import Endpoints
 
@@ -86,6 +87,8 @@ class Rest:
                 params=params or {},
                 json=body,
                 headers={"Accept": "application/json", **(headers or {})},
+                # The service logs it beside the id of its own.
+                global_request_id=tracing.current(),
             )
         except Exception as exc:
             # keystoneauth, requests and urllib3 raise all sorts, down to KeyError for a token

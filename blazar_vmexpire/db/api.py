@@ -16,7 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 
+from blazar_vmexpire.db import journal
 from blazar_vmexpire.db.engine import Database
+from blazar_vmexpire.db.journal import Happening
 from blazar_vmexpire.db.models import expirations, history, notices
 
 
@@ -223,10 +225,8 @@ def record(
 
     :param actor: id of the user who caused it; None for the service itself.
     """
-    connection.execute(
-        history.insert(),
-        [_entry(row, event, now, details) | {"actor": actor, "request_id": request_id}],
-    )
+    entry = _entry(row, event, now, details)
+    write_history(connection, [entry | {"actor": actor, "request_id": request_id}])
 
 
 def record_by_id(
@@ -244,19 +244,15 @@ def record_by_id(
     if _is_there(connection, server_id, event, details):
         return False
     row = get(connection, server_id)
-    connection.execute(
-        history.insert(),
-        [
-            {
-                "server_id": server_id,
-                "project_id": project_id,
-                "at": now,
-                "event": event,
-                "generation": 0 if row is None else row.generation,
-                "details": as_json(details),
-            }
-        ],
-    )
+    entry = {
+        "server_id": server_id,
+        "project_id": project_id,
+        "at": now,
+        "event": event,
+        "generation": 0 if row is None else row.generation,
+        "details": details,
+    }
+    write_history(connection, [entry])
     return True
 
 
@@ -296,10 +292,7 @@ def record_many(
     entries: Sequence[tuple[Expiration, Mapping[str, Any]]],
 ) -> None:
     """Add the same event to many VMs' histories, each with its details."""
-    if entries:
-        connection.execute(
-            history.insert(), [_entry(row, event, now, details) for row, details in entries]
-        )
+    write_history(connection, [_entry(row, event, now, details) for row, details in entries])
 
 
 def _entry(
@@ -311,8 +304,33 @@ def _entry(
         "at": now,
         "event": event,
         "generation": row.generation,
-        "details": as_json(details),
+        "details": details,
     }
+
+
+def write_history(connection: sa.Connection, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Add entries to VMs' histories.
+
+    :param entries: the columns of each, ``details`` as a mapping. Several are of the same event.
+    """
+    if not entries:
+        return
+    connection.execute(
+        history.insert(), [{**entry, "details": as_json(entry["details"])} for entry in entries]
+    )
+    told, first = journal.of(connection), entries[0]
+    if len(entries) > 1:
+        told.pages[first["event"]] += len(entries)
+        return
+    told.happenings.append(
+        Happening(
+            first["server_id"],
+            first["event"],
+            first["details"],
+            first.get("actor"),
+            first.get("request_id"),
+        )
+    )
 
 
 def notices_of(connection: sa.Connection, server_id: str) -> list[NoticeRow]:

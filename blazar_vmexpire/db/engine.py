@@ -14,6 +14,9 @@ from oslo_db import api as oslo_db_api
 from oslo_db import options as db_options
 from oslo_db.sqlalchemy import enginefacade
 
+from blazar_vmexpire.db import journal, log_lines
+from blazar_vmexpire.db.journal import Journal
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -52,9 +55,15 @@ class Database:
 
     :param engine: an engine made by oslo.db, so that errors arrive as ``oslo_db.exception`` and
         connections that a restarted server has closed are replaced.
+
+    :ivar listeners: each is given the journal of every transaction that did something to VMs, once
+        it is committed, in the thread that did it: it has to be quick, and must not raise.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
+        self.listeners: list[Callable[[Journal], None]] = [log_lines.write]
+        # Its errors are logged, and what is written has people's addresses in it.
+        engine.hide_parameters = True
         if engine.dialect.name == "sqlite":
             # A transaction that begins by reading cannot turn to writing while another writes:
             # SQLite then refuses at once instead of waiting. So each takes its turn from the start.
@@ -105,7 +114,11 @@ class Database:
     def begin(self) -> Iterator[sa.Connection]:
         """A transaction: committed at the end of the block, rolled back when it raises."""
         with self.engine.begin() as connection:
+            told = journal.begin(connection)
             yield connection
+        if told:
+            for listener in self.listeners:
+                listener(told)
 
     def dispose(self) -> None:
         """Close all connections; the next transaction opens new ones. Needed after a fork."""

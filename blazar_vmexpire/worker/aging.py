@@ -77,5 +77,4 @@ def _remove(tools: Tools, image: Image, now: datetime.datetime) -> int:
     server_id = image.properties[old_images.SERVER]
     with tools.database.begin() as connection:
         db_api.record_by_id(connection, server_id, image.owner, event, now, **details)
-    LOG.info("Server %s: %s %s", server_id, event.replace("_", " "), image.id)
     return int(why_not is None)

@@ -16,7 +16,7 @@ from oslo_log import log as logging
 from blazar_vmexpire import explicit, lease_audit, lease_sets, leases
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.engine import retried
-from blazar_vmexpire.db.models import expirations, history
+from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.lease_audit import Stray
 from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.worker.tools import Tools
@@ -119,17 +119,11 @@ def _record(connection: sa.Connection, strays: Sequence[Stray], now: datetime.da
             reason = "the server is to have no lease"
         else:
             reason = f"the server has lease {row.lease_id}"
-        LOG.warning(
-            "Lease %s (%s) of server %s was removed: %s",
-            stray.lease_id,
-            stray.lease_status,
-            stray.server_id,
-            reason,
-        )
         if stray.server_id is None:
+            LOG.warning("Lease %s of no server was removed: %s", stray.lease_id, reason)
             continue
-        connection.execute(
-            history.insert(),
+        db_api.write_history(
+            connection,
             [
                 {
                     "server_id": stray.server_id,
@@ -137,7 +131,7 @@ def _record(connection: sa.Connection, strays: Sequence[Stray], now: datetime.da
                     "at": now,
                     "event": "lease_removed",
                     "generation": 0 if row is None else row.generation,
-                    "details": db_api.as_json({"lease_id": stray.lease_id, "reason": reason}),
+                    "details": {"lease_id": stray.lease_id, "reason": reason},
                 }
             ],
         )

@@ -11,8 +11,6 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from oslo_log import log as logging
-
 from blazar_vmexpire import adoption, extension, lifecycle
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
@@ -21,8 +19,6 @@ from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.case import Case
 from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.tools import Tools
-
-LOG = logging.getLogger(__name__)
 
 
 class ChangedTerms:

@@ -22,8 +22,10 @@ import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 from oslo_log import log as logging
 
+from blazar_vmexpire.db import journal
 from blazar_vmexpire.db.api import Expiration, as_json
 from blazar_vmexpire.db.engine import Database, retried
+from blazar_vmexpire.db.journal import Finish
 from blazar_vmexpire.db.models import chores, expirations
 from blazar_vmexpire.exceptions import ClaimLost
 
@@ -187,6 +189,8 @@ def finish(
         claimed_until=None,
         **columns,
     )
+    state = columns.get("state", row.state)
+    journal.of(connection).finishes[row.server_id] = Finish(row.state, state, next_at)
 
 
 def answered(row: Expiration) -> dict[str, Any]:

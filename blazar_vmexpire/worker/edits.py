@@ -100,9 +100,6 @@ class Edits:
             terms=self._tools.book.verdict(connection, row, now).terms,
             now=now,
         )
-        LOG.info(
-            "Server %s: its end is %s UTC now, as its metadata ask for", row.server_id, new_end
-        )
 
     def _put_back(
         self,
@@ -126,13 +123,8 @@ class Edits:
             db_api.record(
                 connection, row, "metadata_put_back", now, key=key, value=written, reason=why
             )
-        LOG.log(
-            logging.INFO if told else logging.DEBUG,
-            "Server %s: its %s is put back: %s",
-            row.server_id,
-            key,
-            why,
-        )
+        else:
+            LOG.debug("Server %s: its %s is put back again: %s", row.server_id, key, why)
 
 
 def _shown(row: Expiration) -> tuple[object, ...]:

@@ -127,7 +127,6 @@ class Ending:
                 attempts=0,
                 last_error=None,
             )
-        LOG.info("Lease of server %s is over: it is kept, %s is done", row.server_id, action)
 
     def _is_closed(self, row: Expiration) -> bool:
         now = self._tools.clock()
@@ -241,4 +240,3 @@ class Ending:
             claims.finish(
                 connection, row, now, state=state.value, progress={}, attempts=0, last_error=None
             )
-        LOG.info("Server %s is gone: its lease is over", row.server_id)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from oslo_log import log as logging
-
 from blazar_vmexpire import adoption, extension, leases, lifecycle
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
@@ -12,8 +10,6 @@ from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.tools import Tools
-
-LOG = logging.getLogger(__name__)
 
 #: States of a VM that has a lease, and can be let go at once if nothing has to be undone.
 CAN_BE_LET_GO = lifecycle.LEASED | {State.ENDING, State.ENDED, State.FAILED}
@@ -84,7 +80,6 @@ class Exempting:
                 **adoption.judged(verdict),
             )
             db_api.record(connection, row, "exempt", now, reason=verdict.why)
-        LOG.info("Server %s does not expire: its lease was removed: %s", row.server_id, verdict.why)
 
     def _unlock(self, row: Expiration) -> None:
         server = self._tools.cloud.nova.get(row.server_id)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from oslo_log import log as logging
-
 from blazar_vmexpire import extension, lifecycle
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db import holds
@@ -21,8 +19,6 @@ from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.case import Case
 from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.tools import Tools
-
-LOG = logging.getLogger(__name__)
 
 
 class Holding:
@@ -62,9 +58,6 @@ class Holding:
             db_api.record(
                 connection, row, "released", now, reason="the hold is over", new_end=row.ends_at
             )
-        LOG.info(
-            "Server %s is held no longer: its lease ends %s UTC", row.server_id, case.plan.ends_at
-        )
 
     def _stop(self, case: Case, hold: Hold) -> None:
         row, now, old_end = case.row, case.now, case.plan.ends_at

@@ -8,7 +8,6 @@ import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, extension, leases, lifecycle
 from blazar_vmexpire.cloud.nova import Server
@@ -19,8 +18,6 @@ from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.case import Case
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
-
-LOG = logging.getLogger(__name__)
 
 #: Why an end is moved that has to wait, as the history and the log have it.
 PACED = "more servers end than may be deleted in an hour: it waits for its turn"
@@ -86,13 +83,6 @@ class Keeping:
                     now,
                     message_id=self._telling.message_id(row, "restored"),
                 )
-        LOG.warning(
-            "Lease %s of server %s was put back, ending %s UTC: %s",
-            wanted.lease_id,
-            row.server_id,
-            wanted.end_date,
-            "; ".join(faults),
-        )
 
     def wait_for_turn(self, case: Case, turn: datetime.datetime) -> None:
         """Move the end because more VMs end than the brake's pace allows."""
@@ -189,13 +179,6 @@ class Keeping:
                     message_id=self._telling.message_id(moved, notice),
                     details={**case.tells, "reason": reason},
                 )
-        LOG.warning(
-            "End of server %s moved from %s to %s UTC: %s",
-            row.server_id,
-            row.ends_at,
-            new_end,
-            reason,
-        )
 
     def _wanted(self, case: Case, row: Expiration) -> leases.Wanted:
         """Say what the lease has to be; its before_end event keeps its distance to the end."""

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import logging as python_logging
 
-from oslo_log import log as logging
-
 from blazar_vmexpire import lifecycle
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.lifecycle import Event, State
 from blazar_vmexpire.worker.case import Case
 from blazar_vmexpire.worker.keeping import Keeping
 from blazar_vmexpire.worker.tools import Tools
-
-LOG = logging.getLogger(__name__)
 
 _OURS = "blazar_vmexpire"
 _MARK = "[dry run] "
@@ -58,11 +54,9 @@ class Pretending:
 
     def _say(self, case: Case, what: str) -> None:
         with self._tools.database.begin() as connection:
-            new = db_api.record_once(
+            db_api.record_once(
                 connection, case.row, "dry_run", case.now, would=what, ends_at=case.row.ends_at
             )
-        if new:
-            LOG.warning("Server %s: %s would be done now", case.row.server_id, what)
 
 
 class _Mark(python_logging.Filter):

@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 
 from blazar import status as blazar_status
-from oslo_log import log as logging
 
 from blazar_vmexpire import choice, explicit, leases
 from blazar_vmexpire.db import api as db_api
@@ -16,8 +15,6 @@ from blazar_vmexpire.explicit import Pending
 from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
-
-LOG = logging.getLogger(__name__)
 
 _SOON = datetime.timedelta(seconds=2)
 #: How often a lease that Blazar has not started is looked at; its hook comes earlier.
@@ -102,14 +99,6 @@ class Replacing:
                 now=now,
             )
             claims.finish(connection, taken, now, **columns)
-        LOG.info(
-            "Lease %s, which its owner made, took the place of lease %s of server %s; it ends"
-            " %s UTC",
-            facts.lease_id,
-            row.lease_id,
-            row.server_id,
-            taken.ends_at,
-        )
 
     def _drop(self, row: Expiration, pending: Pending, reason: str, now: datetime.datetime) -> None:
         """Let the lease that the VM has stay; if the other one is there, it is a stray."""
@@ -125,13 +114,6 @@ class Replacing:
                 lease_id=pending.lease_id,
                 reason=reason,
             )
-        LOG.warning(
-            "Lease %s did not take the place of lease %s of server %s: %s",
-            pending.lease_id,
-            row.lease_id,
-            row.server_id,
-            reason,
-        )
 
     def put_back(self, row: Expiration, facts: leases.Facts | None) -> bool:
         """Give a VM its implicit lease back, if the explicit one is gone; True when it was."""
@@ -155,12 +137,4 @@ class Replacing:
                 message_id=self._telling.message_id(left, "restored"),
                 details={"reason": _DELETED},
             )
-        LOG.info(
-            "Lease %s of server %s was deleted, which its owner had made: it has lease %s again,"
-            " ending %s UTC",
-            row.lease_id,
-            row.server_id,
-            left.lease_id,
-            left.ends_at,
-        )
         return True

@@ -7,8 +7,6 @@ import dataclasses
 import datetime
 from typing import Any
 
-from oslo_log import log as logging
-
 from blazar_vmexpire import adoption, leases, lifecycle, subjects
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.cloud.nova import Server
@@ -20,8 +18,6 @@ from blazar_vmexpire.worker.kept import as_left
 from blazar_vmexpire.worker.last_words import LastWords
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
-
-LOG = logging.getLogger(__name__)
 
 #: How often a VM is looked at to which Nova is doing something.
 _BUSY = datetime.timedelta(seconds=10)
@@ -121,7 +117,6 @@ class Resting:
                 lease_id=begun.lease_id,
                 reason=f"it is in use again: Nova has it as {server.status}",
             )
-        LOG.info("Server %s is in use again: its lease ends %s UTC", row.server_id, begun.ends_at)
 
     def _as_seen(self, server: Server) -> dict[str, Any]:
         return {

@@ -178,7 +178,6 @@ class Reviving:
                 last_error=None,
             )
             db_api.record(connection, revived, "revived", now, ends_at=row.ends_at)
-        LOG.info("Server %s was given back; its lease ends %s UTC", row.server_id, row.ends_at)
 
     def _put_back_volumes(self, row: Expiration) -> Expiration:
         """Let the volumes that were to be kept be what they were.

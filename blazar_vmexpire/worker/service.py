@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from oslo_log import log as logging
 
+from blazar_vmexpire import tracing
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.exceptions import ClaimLost
 from blazar_vmexpire.worker.claims import RENEWALS, Chore, Claims, due_chores
@@ -179,6 +180,7 @@ class Worker:
             if not duty.chore.claim():
                 return
             error = None
+            tracing.begin()
             try:
                 duty.work(duty.chore)
             except ClaimLost:

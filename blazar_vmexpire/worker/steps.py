@@ -11,7 +11,7 @@ from typing import Any
 from oslo_db import exception as oslo_db_exception
 from oslo_log import log as logging
 
-from blazar_vmexpire import adoption, leases, lifecycle
+from blazar_vmexpire import adoption, leases, lifecycle, tracing, words
 from blazar_vmexpire.cloud import errors, nova
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db import holds
@@ -74,6 +74,7 @@ class Steps:
         :raises: what the database does when not even that could be written; then the row is due
             again when its claim runs out.
         """
+        tracing.begin()
         try:
             if (verdict := self._exempting.verdict(row)) is not None:
                 self._exempting(row, verdict)
@@ -170,7 +171,6 @@ class Steps:
                 now,
                 **adoption.adopted(ends_at, lease_id, newcomer.verdict),
             )
-        LOG.info("Server %s was taken in: lease %s ends %s UTC", row.server_id, lease_id, ends_at)
 
     def _let_be(self, row: Expiration, until: datetime.datetime | None) -> None:
         """Forget a VM that does not expire, or let the row rest that it has.
@@ -296,7 +296,7 @@ class Steps:
             row.state,
             attempts,
             next_at.isoformat(" ", "seconds"),
-            error,
+            words.without_addresses(str(error)),
         )
 
         @retried
@@ -310,13 +310,6 @@ class Steps:
 
     def _fail(self, row: Expiration, reason: str, remedy: str) -> None:
         now = self._tools.clock()
-        LOG.error(
-            "Server %s: its expiration failed in state %s and waits for an operator: %s; %s",
-            row.server_id,
-            row.state,
-            reason,
-            remedy,
-        )
         state = lifecycle.after(row.state, Event.FAIL)
 
         @retried

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from oslo_log import log as logging
 
-from blazar_vmexpire import RESOURCE_TYPE, extension, lifecycle
+from blazar_vmexpire import RESOURCE_TYPE, extension, lifecycle, words
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
@@ -107,10 +107,11 @@ class Telling:
                 )
 
         accepted()
-        LOG.info(
-            "Notice %s for server %s accepted for %s: %s",
-            notice.kind,
+        # Its address is in the history; what is logged beyond debug has none.
+        LOG.debug(
+            "Server %s: notice %s was accepted for %s: %s",
             row.server_id,
+            notice.kind,
             recipient.address,
             answer,
         )
@@ -214,25 +215,16 @@ class Telling:
         Nothing follows from it: the VM ends when it would have ended, not earlier and not later.
         """
         with self._tools.database.begin() as connection:
-            new = db_api.record_once(
-                connection, row, "orphaned", self._tools.clock(), **{kind: missing}
-            )
-        if new:
-            LOG.warning(
-                "Server %s is an orphan: Keystone does not find its %s %s",
-                row.server_id,
-                kind,
-                missing,
-            )
+            db_api.record_once(connection, row, "orphaned", self._tools.clock(), **{kind: missing})
 
     def _refused(
         self, row: Expiration, notice: NoticeRow, recipient: _Recipient, error: str
     ) -> None:
         refusals = notice.refusals + (1 if recipient.is_owner else 0)
-        LOG.warning(
-            "Notice %s for server %s refused for %s: %s",
-            notice.kind,
+        LOG.debug(
+            "Server %s: notice %s was refused for %s: %s",
             row.server_id,
+            notice.kind,
             recipient.address,
             error,
         )
@@ -259,11 +251,11 @@ class Telling:
     def _failed(self, row: Expiration, notice: NoticeRow, error: str) -> None:
         due_at = self._tools.retry_at(notice.attempts + 1)
         LOG.warning(
-            "Notice %s for server %s could not be sent, next try at %s UTC: %s",
-            notice.kind,
+            "Server %s: notice %s could not be sent, next try at %s UTC: %s",
             row.server_id,
+            notice.kind,
             due_at.isoformat(" ", "seconds"),
-            error,
+            words.without_addresses(error),
         )
         with self._tools.database.begin() as connection:
             db_api.update_notice(

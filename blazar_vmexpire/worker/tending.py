@@ -229,7 +229,7 @@ class Tending:
         except errors.NotFound:
             raise
         except errors.CloudError as error:
-            LOG.warning("Writing about server %s as last seen: %s", row.server_id, error)
+            LOG.warning("Server %s: it is written about as last seen: %s", row.server_id, error)
             return row
         return dataclasses.replace(row, server_name=db_api.storable(server.name, 255))
 
@@ -260,14 +260,7 @@ class Tending:
             with self._tools.database.begin() as connection:
                 claims.finish(connection, row, case.now + result.delay, attempts=0)
             return True
-        if "failed" in result.result:
-            # The end still comes; what it must not lack is its own business.
-            LOG.error(
-                "%s of server %s before its end cannot be done: %s",
-                notes["action"],
-                row.server_id,
-                result.result["failed"],
-            )
+        # If it failed, the end still comes; what it must not lack is its own business.
         done = {"generation": row.generation, "done": row.generation}
         with self._tools.database.begin() as connection:
             # As the action has left it, whether it has failed or not.
@@ -378,11 +371,6 @@ class Tending:
         if turn is not None:
             self._keeping.wait_for_turn(case, turn)
             return
-        LOG.info(
-            "Lease of server %s is over: %s begins",
-            row.server_id,
-            case.terms.on_end_action,
-        )
 
     @staticmethod
     def _close(connection: sa.Connection, case: Case) -> None:

@@ -115,13 +115,6 @@ class Vanishing:
                 f" kept for {format_duration(hold)}"
             )
             self._let_go(row, now, by="somebody unknown", evidence=reason)
-        elif row.unexplained_at is None:
-            LOG.warning(
-                "Server %s is gone, and neither a notification nor Nova's list of deleted servers"
-                " tells of its deletion: its lease is kept until %s UTC at least",
-                row.server_id,
-                next_at,
-            )
 
     def _welcome_back(self, row: Expiration, now: datetime.datetime) -> None:
         event = _BACK.get(row.progress.get("vanished_from", ""), Event.REAPPEAR)
@@ -154,4 +147,3 @@ class Vanishing:
             if row.lease_id is not None:
                 leases.destroy(connection, [row.lease_id])
             db_api.record(connection, row, "deleted", now, by=by, evidence=evidence)
-        LOG.info("Server %s is gone (%s): its lease was removed", row.server_id, evidence)

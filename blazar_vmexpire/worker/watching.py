@@ -9,7 +9,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from blazar_vmexpire import RESOURCE_TYPE, brake
+from blazar_vmexpire import RESOURCE_TYPE, brake, words
 from blazar_vmexpire.brake import Status
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.notices import (
@@ -83,11 +83,15 @@ class Watching:
         try:
             answer = tools.mailer.send(message, contact)
         except (MailUnavailable, Undeliverable) as error:
-            LOG.error("That the brake has tripped could not be told to %s: %s", contact, error)
+            LOG.error(
+                "That the brake has tripped could not be told to its contact: %s",
+                words.without_addresses(str(error)),
+            )
             return
         with tools.database.begin() as connection:
             tools.brake.told(connection, tripped_at, tools.clock())
-        LOG.info("That the brake has tripped was told to %s: %s", contact, answer)
+        LOG.info("That the brake has tripped was told to its contact")
+        LOG.debug("%s was told that the brake has tripped: %s", contact, answer)
 
 
 def _alarm(status: Status, tripped_at: datetime.datetime) -> Alarm:
@@ -121,7 +125,7 @@ def _log(status: Status) -> None:
         f" by {status.tripped_by}" if status.tripped_by else "",
         status.reason,
     )
-    for name, words in (("ending", "would have been ended"), ("vanished", "vanished")):
+    for name, said in (("ending", "would have been ended"), ("vanished", "vanished")):
         group = _group(status.details, name)
         for server in group.servers:
             LOG.error(
@@ -129,7 +133,7 @@ def _log(status: Status) -> None:
                 server.id,
                 server.name,
                 server.project_id,
-                words,
+                said,
             )
         if group.count > len(group.servers):
-            LOG.error("%d more servers %s", group.count - len(group.servers), words)
+            LOG.error("%d more servers %s", group.count - len(group.servers), said)
