@@ -37,15 +37,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from blazar_vmexpire import leases, lifecycle, retrial
+from blazar_vmexpire import exclusions, holds, leases, lifecycle, retrial
 from blazar_vmexpire.db.models import chores
+from blazar_vmexpire.exclusions import AlreadyExcluded, Kind
 from blazar_vmexpire.intake.notifications import Endpoint
 from blazar_vmexpire.lifecycle import LIVE, State
 from tests.blazar_harness import Harness
 from tests.databases import Backend
 from tests.functional.journal import DECLARED, Journal
 from tests.functional.processes import WorkerProcess
-from tests.functional.witness import Act, Changed, Mail, WatchedCloud, WatchedMail
+from tests.functional.witness import Act, Changed, Held, Mail, Story, WatchedCloud, WatchedMail
 from tests.functional.world import World
 from tests.mail_servers import running
 
@@ -111,7 +112,7 @@ class Promises(RuleBasedStateMachine):
     def begin(self, quarantine: timedelta, on_end_action: str, before_end_action: str) -> str:
         """A cloud with one VM that is taken in, on some terms."""
         self.quarantine, self.on_end_action = quarantine, on_end_action
-        self.story: list[Act | Mail | Changed] = []
+        self.story: Story = []
         self.judged = 0
         self.repeats = 0
         self.outages: dict[str, Any] = {}
@@ -263,6 +264,73 @@ class Promises(RuleBasedStateMachine):
         """Or takes it in again."""
         projects = [self.world.alpha] if excluded else []
         self.harness.conf.set_override("excluded_projects", projects, group="virtual:vm")
+
+    @rule(server_id=vms, days=st.sampled_from([0, 1, 5]))
+    def an_operator_excludes_a_vm(self, server_id: str, days: int) -> None:
+        """For some days, or until it is removed."""
+        now = self.clock.now()
+        row = self.world.row_or_none(server_id)
+        try:
+            with self.harness.database.begin() as connection:
+                exclusions.add(
+                    connection,
+                    kind=Kind.SERVER,
+                    value=server_id,
+                    reason="a demonstration",
+                    author="operator",
+                    expires_at=now + days * DAY if days else None,
+                    now=now,
+                )
+        except AlreadyExcluded:
+            return
+        if row is not None and not row.progress.get("irreversible"):
+            self.story.append(Changed(server_id, now))
+
+    @rule(server_id=vms)
+    def an_operator_removes_an_exclusion(self, server_id: str) -> None:
+        """Of a VM."""
+        with self.harness.database.begin() as connection:
+            exclusion = exclusions.get_by_value(connection, Kind.SERVER, server_id)
+            if exclusion is not None:
+                exclusions.remove(
+                    connection, exclusion, author="operator", reason=None, now=self.clock.now()
+                )
+
+    @rule(server_id=vms, days=st.integers(1, 12))
+    def an_operator_holds(self, server_id: str, days: int) -> None:
+        """A VM, for some days; it may be held already."""
+        now = self.clock.now()
+        try:
+            with self.harness.database.begin() as connection:
+                holds.hold(
+                    connection,
+                    server_id,
+                    until=now + days * DAY,
+                    reason="it is looked into",
+                    ticket=None,
+                    author="operator",
+                    book=self.harness.plugin.tools.book,
+                    now=now,
+                )
+        except holds.Refused:
+            return
+        self.story += [Changed(server_id, now), Held(server_id, now, now + days * DAY)]
+
+    @rule(server_id=vms)
+    def an_operator_releases(self, server_id: str) -> None:
+        """What is held."""
+        now = self.clock.now()
+        with self.harness.database.begin() as connection:
+            released = holds.release(
+                connection,
+                server_id,
+                reason=None,
+                author="operator",
+                book=self.harness.plugin.tools.book,
+                now=now,
+            )
+        if released is not None:
+            self.story += [Changed(server_id, now), Held(server_id, now, now)]
 
     @rule(server_id=vms)
     def an_operator_retries(self, server_id: str) -> None:
@@ -452,14 +520,18 @@ class Promises(RuleBasedStateMachine):
                 self._judge(event, story[:position])
         self.judged = len(story)
 
-    def _judge(self, act: Act, before: list[Act | Mail | Changed]) -> None:
+    def _judge(self, act: Act, before: Story) -> None:
         told: list[Mail] = []
+        free = act.at
         for event in before:
             if event.server_id == act.server_id:
                 if isinstance(event, Changed):
                     told = []
+                elif isinstance(event, Held):
+                    free = event.until
                 elif isinstance(event, Mail):
                     told.append(event)
+        assert act.at >= free, f"{act} while it is held"
         in_time = [
             mail
             for mail in told
@@ -522,7 +594,11 @@ class Promises(RuleBasedStateMachine):
         self.all_services_are_back()
         self.vms_are_well_again()
         self.an_operator_excludes_the_project(False)
+        for server_id in self.cloud.compute.vms:
+            # One that was left out from the beginning has no row.
+            self.an_operator_removes_an_exclusion(server_id)
         for row in self.world.rows():
+            self.an_operator_releases(row.server_id)
             self.an_operator_retries(row.server_id)
         # Claims of the dead run out and what they left behind is mended, then whatever failed is
         # tried again; at last VMs that were busy are.

@@ -57,7 +57,16 @@ class Changed:
     at: datetime.datetime
 
 
-Story = list[Act | Mail | Changed]
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """An administrator holds a VM: nothing at all may be done to it until then."""
+
+    server_id: str
+    at: datetime.datetime
+    until: datetime.datetime
+
+
+Story = list[Act | Mail | Changed | Held]
 
 
 class WatchedCloud(FakeCloud):
