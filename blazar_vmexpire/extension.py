@@ -434,18 +434,16 @@ def _latest(
     row: Expiration, old_end: datetime.datetime, terms: Terms, now: datetime.datetime
 ) -> tuple[datetime.datetime, str]:
     """Say the latest end that an owner may choose, and the rule that it follows from."""
+    cap = now + terms.extension_duration
+    rule = f"now + extension_duration {format_duration(terms.extension_duration)}"
+    if terms.max_total_duration and row.server_created_at is not None:
+        whole_life = row.server_created_at + terms.max_total_duration
+        if whole_life < cap:
+            cap = whole_life
+            total = format_duration(terms.max_total_duration)
+            rule = f"creation of the server + max_total_duration {total}"
     latest = lifecycle.latest_allowed(old_end, now, row.server_created_at, terms)
-    by_total = (
-        terms.max_total_duration
-        and row.server_created_at is not None
-        and latest < lifecycle.floor_minute(now + terms.extension_duration)
-    )
-    rule = (
-        f"creation of the server + max_total_duration {format_duration(terms.max_total_duration)}"
-        if by_total
-        else f"now + extension_duration {format_duration(terms.extension_duration)}"
-    )
-    if latest == old_end:
+    if latest > cap:
         rule = f"the end it has, which is later than {rule}"
     return latest, rule
 

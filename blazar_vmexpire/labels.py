@@ -61,9 +61,18 @@ class Labels:
             or not isinstance(metadata, Mapping)
         ):
             return False
-        return bool(
-            metadata.get(self.end_key) != text(shown.shown_end)
-            or metadata.get(self.state_key) != shown.shown_state
+        return not self.tell(metadata, shown.shown_end, shown.shown_state)
+
+    def written(self, end: datetime.datetime, state: str) -> dict[str, str]:
+        """Say what is written to a VM's metadata."""
+        return {self.end_key: text(end), self.state_key: state}
+
+    def tell(
+        self, metadata: Mapping[str, object], end: datetime.datetime, state: str | None
+    ) -> bool:
+        """Say whether metadata are as we would write them."""
+        return state is not None and all(
+            metadata.get(key) == value for key, value in self.written(end, state).items()
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 from oslo_log import log as logging
@@ -55,20 +56,23 @@ class Edits:
         ):
             return
         now = self._tools.clock()
-        # Until then no edit is read out of them: this one counts once.
-        connection.execute(
-            sa.update(expirations)
-            .where(expirations.c.server_id == row.server_id)
-            .values(show_after=now)
-        )
         assert row.shown_end is not None  # noqa: S101 - else it is not edited
         value = metadata.get(keys.end_key)
-        if value in (labels.text(row.shown_end), row.ends_at and labels.text(row.ends_at)):
-            return
-        try:
-            self._move(connection, row, keys.end_key, value, now)
-        except extension.Refused as error:
-            self._put_back(connection, row, keys.end_key, value, str(error), now)
+        # What is there has to be written anew. Until it is no edit is read out of it: this one
+        # counts once.
+        columns: dict[str, Any] = {"show_after": now}
+        if value not in (labels.text(row.shown_end), row.ends_at and labels.text(row.ends_at)):
+            try:
+                new_end = self._move(connection, row, keys.end_key, value, now)
+            except extension.Refused as error:
+                self._put_back(connection, row, keys.end_key, value, str(error), now)
+            else:
+                if keys.tell(metadata, new_end, row.shown_state):
+                    # It is as we would write it, so that the owner's next edit counts at once.
+                    columns = {"shown_end": new_end}
+        connection.execute(
+            sa.update(expirations).where(expirations.c.server_id == row.server_id).values(**columns)
+        )
 
     def _move(
         self,
@@ -77,9 +81,10 @@ class Edits:
         key: str,
         value: str | None,
         now: datetime.datetime,
-    ) -> None:
+    ) -> datetime.datetime:
         """Move the end.
 
+        :returns: the end it has then.
         :raises extension.Refused: it stays where it is.
         """
         if value is None:
@@ -87,7 +92,7 @@ class Edits:
         new_end = extension.parse_date(value)
         if new_end == row.ends_at:
             # The same, in other words.
-            return
+            return new_end
         extension.extend(
             connection,
             row.server_id,
@@ -100,6 +105,7 @@ class Edits:
             terms=self._tools.book.verdict(connection, row, now).terms,
             now=now,
         )
+        return new_end
 
     def _put_back(
         self,

@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from blazar_vmexpire import RESOURCE_TYPE, labels, lifecycle
+from blazar_vmexpire import RESOURCE_TYPE, lifecycle
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
@@ -126,7 +126,7 @@ class Showing:
 
     def _write(self, keys: Labels, row: Expiration, pending: datetime.datetime) -> None:
         assert row.ends_at is not None  # noqa: S101 - so they were selected
-        wanted = {keys.end_key: labels.text(row.ends_at), keys.state_key: row.state}
+        wanted = keys.written(row.ends_at, row.state)
         if row.show_after is None:
             # An end that did not change is left alone: its owner may have just written another.
             if row.shown_end == row.ends_at:

@@ -111,6 +111,15 @@ def test_the_whole_life_is_capped(world: World) -> None:
     assert world.update(server_id, world.as_admin, end_date=far).status_code == 200
 
 
+@pytest.mark.options({"virtual:vm": {"max_total_duration": "70d"}})
+def test_a_cap_that_the_end_is_at_already_is_named_as_it_is(world: World) -> None:
+    server_id = world.adopt(created_at=world.clock.now() - timedelta(days=10))
+    end = ends_at(world, server_id)
+    world.live(end - timedelta(days=1))
+    refused = message(world.update(server_id, end_date=end + timedelta(days=5)))
+    assert "(creation of the server + max_total_duration 70d)" in refused
+
+
 def test_after_an_extension_the_notices_start_again(world: World, server_id: str) -> None:
     world.live(ends_at(world, server_id) - timedelta(days=1))
     assert len(world.mails) == 2

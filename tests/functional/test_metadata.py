@@ -298,6 +298,19 @@ def test_an_edit_within_the_cap_moves_the_end_both_ways(world: World, edited: st
     assert "metadata_put_back" not in world.events(edited)
 
 
+def test_an_edit_right_after_another_counts_too(world: World, edited: str) -> None:
+    """Nothing waits for the first to be written anew: that would overwrite the second."""
+    end = (world.clock.now() + timedelta(days=29)).replace(second=0, microsecond=0)
+    metadata(world, edited)[END] = labels.text(end)
+    world.see(edited)
+    assert world.row(edited).ends_at == end
+    metadata(world, edited)[END] = "2027-01-10T04:50Z"
+    world.see(edited)
+    assert "metadata_put_back" in world.events(edited)
+    show(world)
+    assert metadata(world, edited) == {END: labels.text(end), STATE: "active"}
+
+
 REFUSED = {
     "beyond the cap": "2027-01-10T04:50Z",
     "malformed": "never",

@@ -35,7 +35,7 @@ def test_vms_expire_on_the_terms_of_os_vm_expire(calm: Cloud) -> None:
     if latest > ends_at:
         assert wanted.put_lease(end_date=latest).status == 200
         assert wanted.ends_at == latest
-    # Its whole life is capped, counted from its creation.
+    # Its whole life is capped, counted from its creation, and that cap is the nearer one now.
     refused = wanted.put_lease(end_date=latest + MINUTE)
     assert refused.status == 400, refused
     assert "max_total_duration 6m" in refused.message
