@@ -386,7 +386,7 @@ def _move(
     )
     if shortened and caller.project_id == row.project_id:
         # They know, for they did it themselves.
-        db_api.add_notice(connection, moved, "shortened", now, message_id="-", accepted=True)
+        db_api.add_notice(connection, moved, "shortened", now, message_id="-", accepted_at=now)
     return moved
 
 

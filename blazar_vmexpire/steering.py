@@ -80,7 +80,7 @@ def expire_now(
             now,
             message_id="-",
             details={"by": caller.user_id, **caller.why},
-            accepted=True,
+            accepted_at=now,
         )
         db_api.record(
             connection,

@@ -23,6 +23,7 @@ from blazar_vmexpire.cmd import (
     manage_failed,
     manage_forecast,
     manage_hold,
+    manage_import,
     manage_plan,
     manage_purge,
     manage_show,
@@ -91,6 +92,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         manage_plan,
         manage_forecast,
         manage_sync,
+        manage_import,
         manage_purge,
         manage_withdraw,
     ):

@@ -349,11 +349,12 @@ def add_notice(
     *,
     message_id: str,
     details: Mapping[str, Any] | None = None,
-    accepted: bool = False,
+    accepted_at: datetime.datetime | None = None,
 ) -> bool:
     """Resolve to tell a VM's owner something: once a VM, kind and generation.
 
-    :param accepted: it needs no sending: the owner did it themselves, just now.
+    :param accepted_at: it needs no sending: the owner did it themselves, or was told otherwise,
+        then.
     :returns: False when that was resolved before.
     """
     already = connection.execute(
@@ -373,9 +374,9 @@ def add_notice(
                 "kind": kind,
                 "generation": row.generation,
                 "created_at": now,
-                "due_at": None if accepted else now,
-                "accepted_at": now if accepted else None,
-                "told_end": row.ends_at if accepted else None,
+                "due_at": None if accepted_at else now,
+                "accepted_at": accepted_at,
+                "told_end": row.ends_at if accepted_at else None,
                 "message_id": message_id,
                 "details": as_json(details or {}),
             }
