@@ -71,7 +71,7 @@ class Account:
         self.name = name
         transport = requests.Session()
         transport.trust_env = False
-        self._session = keystone_session.Session(
+        self.session = keystone_session.Session(
             v3.Password(
                 auth_url=cloud.sandbox.url("keystone", "/v3"),
                 username=name,
@@ -87,12 +87,12 @@ class Account:
     @property
     def project_id(self) -> str:
         """The UUID of the project, as Keystone writes it."""
-        return str(self._session.get_project_id())
+        return str(self.session.get_project_id())
 
     @property
     def user_id(self) -> str:
         """The UUID of the user, as Keystone writes it."""
-        return str(self._session.get_user_id())
+        return str(self.session.get_user_id())
 
     def request(self, service: str, method: str, path: str, body: Any = None) -> Answer:
         """Ask a service; an error status is an answer like any other.
@@ -102,7 +102,7 @@ class Account:
         filters: dict[str, Any] = {"endpoint_filter": {"service_type": service}}
         if service.startswith("http"):
             path, filters = service + path, {}
-        answer = self._session.request(
+        answer = self.session.request(
             path,
             method,
             json=body,
