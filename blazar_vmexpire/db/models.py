@@ -83,10 +83,12 @@ expirations = sa.Table(
     sa.Index("ix_vm_expirations_next_at", "next_at"),
     sa.Index("ix_vm_expirations_claimed_by", "claimed_by"),
     sa.Index("ix_vm_expirations_state", "state", "server_id"),
-    # In the orders in which VMs are listed.
+    # In the orders in which VMs are listed, and by what few of them can have in common.
     sa.Index("ix_vm_expirations_ends_at", "ends_at", "server_id"),
     sa.Index("ix_vm_expirations_server_name", "server_name", "server_id"),
     sa.Index("ix_vm_expirations_project_id_ends_at", "project_id", "ends_at", "server_id"),
+    sa.Index("ix_vm_expirations_rule_ends_at", "rule", "ends_at", "server_id"),
+    sa.Index("ix_vm_expirations_user_id_ends_at", "user_id", "ends_at", "server_id"),
     sa.Index("ix_vm_expirations_lease_id", "lease_id"),
     **_MYSQL,
 )

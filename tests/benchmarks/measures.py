@@ -44,6 +44,8 @@ from blazar_vmexpire.worker.tools import Tools, assemble
 from tests import crowds
 from tests.blazar_rpc import make_transport
 
+#: A rule, and a user, that few VMs have.
+_RARE = "rare"
 #: How many rows a worker of :func:`work_off` claims at a time.
 CLAIMED_AT_ONCE = 500
 
@@ -226,9 +228,30 @@ def list_pages(options: pathlib.Path, times: int, *, one_project: bool) -> dict[
     with tools.database.begin() as connection:
         if one_project:
             connection.execute(sa.update(expirations).values(project_id=project_id))
+        else:
+            # A page and a half of some rule's, and as much of some user's.
+            for column in (expirations.c.rule, expirations.c.user_id):
+                connection.execute(
+                    sa.update(expirations)
+                    .where(expirations.c.server_id.in_(_some(connection, 150)))
+                    .values({column: _RARE})
+                )
         count = connection.scalar(sa.select(sa.func.count()).select_from(expirations)) or 0
-    found = {}
     client = application.test_client()
+
+    def ask(shown: int, **query: str) -> list[float]:
+        query |= {"limit": "100"} if one_project else {"limit": "100", "all_projects": "1"}
+        seconds = []
+        for _ in range(times + 1):
+            with _Stopwatch() as watch:
+                answer = client.get("/v1/vm-expirations", query_string=query, headers=headers)
+            assert answer.status_code == 200, answer.json
+            assert len(answer.json["vm_expirations"]) == shown
+            seconds.append(watch.seconds)
+        # The first connects, and loads what is loaded once.
+        return seconds[1:]
+
+    found = {}
     for sort_key, column in listing.SORT_KEYS.items():
         for depth in (0, 50, 99):
             offset = count * depth // 100
@@ -239,22 +262,21 @@ def list_pages(options: pathlib.Path, times: int, *, one_project: bool) -> dict[
                     .offset(offset)
                     .limit(1)
                 )
-            query = {"limit": "100", "sort_key": sort_key, "marker": marker}
-            if not one_project:
-                query["all_projects"] = "1"
-            seconds = []
-            for _ in range(times + 1):
-                with _Stopwatch() as watch:
-                    answer = client.get("/v1/vm-expirations", query_string=query, headers=headers)
-                assert answer.status_code == 200, answer.json
-                assert len(answer.json["vm_expirations"]) == min(100, count - offset - 1)
-                seconds.append(watch.seconds)
-            # The first connects, and loads what is loaded once.
-            found[f"{sort_key}, {depth} % deep"] = seconds[1:]
+            shown = min(100, count - offset - 1)
+            found[f"{sort_key}, {depth} % deep"] = ask(shown, sort_key=sort_key, marker=marker)
+    if not one_project:
+        few = min(100, count)
+        found["a rare rule"] = ask(few, rule=_RARE)
+        found["a user with few"] = ask(few, user_id=_RARE)
     Reading.of(application).close()
     cfg.CONF.reset()
     tools.database.engine.dispose()
     return found
+
+
+def _some(connection: sa.Connection, number: int) -> list[str]:
+    """Return UUIDs of some VMs."""
+    return list(connection.scalars(sa.select(expirations.c.server_id).limit(number)))
 
 
 def end_all(options: pathlib.Path, ends_in: datetime.timedelta) -> None:

@@ -204,11 +204,11 @@ class TestUpgrade:
         before = indexes(database, "vm_expirations")
         assert before["ix_vm_expirations_project_id"] == ["project_id"]
         with database.begin() as connection:
-            connection.execute(
-                sa.text(
-                    "CREATE INDEX ix_vm_expirations_ends_at ON vm_expirations (ends_at, server_id)"
-                )
-            )
+            for name, columns in (
+                ("ix_vm_expirations_ends_at", "ends_at, server_id"),
+                ("ix_vm_expirations_rule_ends_at", "rule, ends_at, server_id"),
+            ):
+                connection.execute(sa.text(f"CREATE INDEX {name} ON vm_expirations ({columns})"))
 
         migration.upgrade(database)
 
@@ -217,6 +217,8 @@ class TestUpgrade:
             "ix_vm_expirations_ends_at": ["ends_at", "server_id"],
             "ix_vm_expirations_server_name": ["server_name", "server_id"],
             "ix_vm_expirations_project_id_ends_at": ["project_id", "ends_at", "server_id"],
+            "ix_vm_expirations_rule_ends_at": ["rule", "ends_at", "server_id"],
+            "ix_vm_expirations_user_id_ends_at": ["user_id", "ends_at", "server_id"],
         }
 
     def test_may_run_twice_at_once(self, make: Make, backend: databases.Backend) -> None:
