@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from oslo_db.exception import DBDeadlock
 
+from tests.functional.killed import die_at_request
 from tests.functional.world import World
 
 pytestmark = [
@@ -210,31 +210,10 @@ def test_a_process_killed_in_the_middle_of_a_step(world: World, server_id: str, 
     Its claim runs out, and another worker takes over.
     """
 
-    class Killed(BaseException):
-        pass
-
     end = world.row(server_id).ends_at
     assert end is not None
     world.clock.set(end)
-    session = world.harness.plugin.tools.cloud.nova._rest._adapter.session
-    request, left = session.request, calls
-
-    def killing(*args: Any, **kwargs: Any) -> Any:
-        nonlocal left
-        answer = request(*args, **kwargs)
-        left -= 1
-        if left == 0:
-            raise Killed
-        return answer
-
-    session.request = killing
-    for _ in range(40):
-        with contextlib.suppress(Killed):
-            world.harness.plugin.service.worker.work_off(1)
-        if left <= 0:
-            break
-        world.clock.advance(seconds=3)
-    session.request = request
+    die_at_request(world, calls)
     world.harness.restart()
     world.live(world.clock.now() + timedelta(hours=1))
     assert_ended_once(world, server_id)

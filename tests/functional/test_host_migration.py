@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from datetime import timedelta
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from blazar_vmexpire import RESOURCE_TYPE
+from tests.functional.killed import die_at_request
 from tests.functional.world import World
 
 pytestmark = [
@@ -306,30 +306,9 @@ def test_nova_forgets_what_it_was_asked_for(world: World) -> None:
 def test_a_process_killed_in_the_middle(world: World, vm_state: str, calls: int) -> None:
     """After its Nth request nothing reaches it any more, nor does it write anything."""
 
-    class Killed(BaseException):
-        pass
-
     server_id = at_ten_days_before(world, vm_state=vm_state)
     world.clock.advance(seconds=1)
-    session = world.harness.plugin.tools.cloud.nova._rest._adapter.session
-    request, left = session.request, calls
-
-    def killing(*args: Any, **kwargs: Any) -> Any:
-        nonlocal left
-        answer = request(*args, **kwargs)
-        left -= 1
-        if left == 0:
-            raise Killed
-        return answer
-
-    session.request = killing
-    for _ in range(40):
-        with contextlib.suppress(Killed):
-            world.harness.plugin.service.worker.work_off(1)
-        if left <= 0:
-            break
-        world.clock.advance(seconds=3)
-    session.request = request
+    die_at_request(world, calls)
     world.harness.restart()
     live_on(world)
     vm = world.cloud.compute.vms[server_id]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from datetime import timedelta
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.compute import Vm
+from tests.functional.killed import die_at_request
 from tests.functional.test_kept import end_of, live_past_end, power, reconcile
 from tests.functional.world import World
 
@@ -411,30 +411,9 @@ def test_a_restart_of_the_manager_between_any_two_steps(world: World, server_id:
 def test_a_process_killed_in_the_middle_of_a_step(world: World, server_id: str, calls: int) -> None:
     """The answer to its Nth request never reaches it, nor does it write anything after that."""
 
-    class Killed(BaseException):
-        pass
-
     world.cloud.compute.shelved_offload_time = -1
     world.clock.set(end_of(world, server_id))
-    session = world.harness.plugin.tools.cloud.nova._rest._adapter.session
-    request, left = session.request, calls
-
-    def killing(*args: Any, **kwargs: Any) -> Any:
-        nonlocal left
-        answer = request(*args, **kwargs)
-        left -= 1
-        if left == 0:
-            raise Killed
-        return answer
-
-    session.request = killing
-    for _ in range(40):
-        with contextlib.suppress(Killed):
-            world.harness.plugin.service.worker.work_off(1)
-        if left <= 0:
-            break
-        world.clock.advance(seconds=3)
-    session.request = request
+    die_at_request(world, calls)
     world.harness.restart()
     world.live(world.clock.now() + timedelta(hours=1))
     assert_shelved(world, server_id)

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from tests.fakes.volume import Disk
+from tests.functional.killed import die_at_request
 from tests.functional.world import World
 
 pytestmark = [
@@ -493,28 +493,5 @@ def hold_at_deletion(stage: Stage) -> None:
 
 def run_until_killed(stage: Stage, calls: int) -> None:
     """Let the end come, and the worker die at its Nth request, after that was done."""
-
-    class Killed(BaseException):
-        pass
-
     stage.world.clock.set(stage.end)
-    harness = stage.world.harness
-    session = harness.plugin.tools.cloud.nova._rest._adapter.session
-    request, left = session.request, calls
-
-    def killing(*args: Any, **kwargs: Any) -> Any:
-        nonlocal left
-        answer = request(*args, **kwargs)
-        left -= 1
-        if left == 0:
-            raise Killed
-        return answer
-
-    session.request = killing
-    for _ in range(40):
-        with contextlib.suppress(Killed):
-            harness.plugin.service.worker.work_off(1)
-        if left <= 0:
-            break
-        stage.world.clock.advance(seconds=3)
-    session.request = request
+    die_at_request(stage.world, calls)
