@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ from blazar_vmexpire.intake.arrivals import Arrivals
 from blazar_vmexpire.intake.notifications import Listening
 from blazar_vmexpire.intake.reconcile import Reconciliation, Result
 from blazar_vmexpire.labels import Labels
+from blazar_vmexpire.monitoring import Endpoint, Gauges, Health
 from blazar_vmexpire.rules import RulesError
 from blazar_vmexpire.terms import TermsBook
 from blazar_vmexpire.worker import aging, auditing, pretending, reviewing, showing
@@ -101,7 +104,9 @@ def reconcile(
 
     :param report: told after each page of Nova's list how many servers were listed until then.
     """
+    begun = time.perf_counter()
     result = Reconciliation(tools, chore.renew, report).run(first=not chore.finished_before())
+    tools.metrics.reconciled(time.perf_counter() - begun, dataclasses.asdict(result))
     # What was found of VMs and projects may change terms.
     hasten(tools.database, tools.clock, TERMS)
     LOG.info(
@@ -162,8 +167,18 @@ class Service:
         )
         self.worker = Worker(tools, duties)
         self._listening: Listening | None = None
+        self._endpoint = self._make_endpoint()
         self._started = False
         self._guard = threading.Lock()
+
+    def _make_endpoint(self) -> Endpoint | None:
+        """Make the port for programs, if one is wanted."""
+        tools, options = self.tools, self.tools.conf.vmexpire_metrics
+        if not options.port:
+            return None
+        tools.metrics.registry.register(Gauges(tools.database, tools.clock, tools.brake))
+        health = Health(tools.database, lambda: self.worker.ailments(options.stalled_after))
+        return Endpoint(options.host, options.port, tools.metrics.registry, health.problems)
 
     def reload(self, conf: cfg.ConfigOpts, fresh: Any) -> None:
         """Read the rules file again: what SIGHUP asks for, after the options were read again.
@@ -190,6 +205,8 @@ class Service:
         # Connections that were opened before a fork belong to the other process.
         self.tools.database.dispose()
         self.worker.start()
+        if self._endpoint is not None:
+            self._endpoint.start()
         if self.tools.conf.vmexpire_intake.notifications:
             endpoint = notifications.Endpoint(
                 self.tools.database,
@@ -215,3 +232,5 @@ class Service:
         if self._listening is not None and not self._listening.stop():
             LOG.warning("The message bus of Nova's notifications is away: it is not waited for")
         self.worker.stop()
+        if self._started and self._endpoint is not None:
+            self._endpoint.stop()

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import datetime
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from oslo_log import log as logging
 
 from blazar_vmexpire import tracing
+from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.exceptions import ClaimLost
 from blazar_vmexpire.worker.claims import RENEWALS, Chore, Claims, due_chores
@@ -46,6 +49,8 @@ class Worker:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        # When the database last said what is due.
+        self._turn_at = time.monotonic()
 
     def wake(self) -> None:
         """Look for due work at once."""
@@ -53,6 +58,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the threads. After a fork: in the process that serves."""
+        self._turn_at = time.monotonic()
         duration = self._tools.conf.vmexpire_worker.claim_duration.total_seconds()
         self._run("vmexpire-claim", self._dispatch)
         self._run("vmexpire-renew", lambda: self._every(duration / RENEWALS, self._renew))
@@ -66,12 +72,26 @@ class Worker:
         for thread in self._threads:
             thread.join()
 
+    def ailments(self, stalled_after: datetime.timedelta) -> list[str]:
+        """Say what is wrong: a thread that has died, or none that was free to work for long.
+
+        :returns: sentences; none when all is well.
+        """
+        found = [
+            f"thread {thread.name} has died" for thread in self._threads if not thread.is_alive()
+        ]
+        idle = time.monotonic() - self._turn_at
+        if idle > stalled_after.total_seconds():
+            found.append(f"due work has not been asked for in {idle:.0f} seconds")
+        return found
+
     def work_off(self, limit: int = 1000) -> int:
         """Do, in the calling thread, the next step of each VM that is due at this moment.
 
         :returns: for how many.
         """
         rows = self._claims.claim(limit)
+        self._tools.metrics.claimed(len(rows))
         for row in rows:
             self._steps.run(row)
         return len(rows)
@@ -150,7 +170,10 @@ class Worker:
         except Exception:
             # Nothing is lost: what is due stays due. The database is asked again in a moment.
             LOG.exception("Cannot claim what is due")
+            self._tools.metrics.error("database", "unavailable")
             return []
+        self._turn_at = time.monotonic()
+        self._tools.metrics.claimed(len(rows))
         return rows
 
     def _renew(self) -> None:
@@ -186,9 +209,12 @@ class Worker:
             except ClaimLost:
                 raise
             except Exception as problem:
+                if isinstance(problem, errors.CloudError):
+                    self._tools.metrics.error(problem.service, type(problem).__name__.lower())
                 error = str(problem) or type(problem).__name__
                 LOG.exception("%s did not come to its end", duty.chore.name.capitalize())
             duty.chore.finish(error)
+            self._tools.metrics.chore(duty.chore.name, "failed" if error else "done")
         except ClaimLost as lost:
             LOG.warning("%s", lost)
         except Exception:

@@ -161,6 +161,7 @@ class Showing:
         self, row: Expiration, pending: datetime.datetime, error: errors.CloudError
     ) -> None:
         """Try again later, and say so the first time."""
+        self._tools.metrics.error(error.service, type(error).__name__.lower())
         failures = self._failures[row.server_id] = self._failures.get(row.server_id, 0) + 1
         wait = lifecycle.backoff(
             failures,

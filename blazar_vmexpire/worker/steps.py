@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import enum
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +38,16 @@ from blazar_vmexpire.worker.vanishing import MAKE_SURE, Vanishing
 LOG = logging.getLogger(__name__)
 
 _SOON = datetime.timedelta(seconds=2)
+
+
+class Outcome(enum.StrEnum):
+    """How a step went, as it is counted."""
+
+    DONE = "done"
+    WAITS = "waits"
+    RETRIED = "retried"
+    FAILED = "failed"
+    BROKEN = "broken"
 
 
 class Steps:
@@ -75,6 +87,25 @@ class Steps:
             again when its claim runs out.
         """
         tracing.begin()
+        begun, result = time.perf_counter(), Outcome.BROKEN
+        try:
+            result = self._try(row)
+        finally:
+            self._claims.forget(row)
+            self._tools.metrics.step(
+                row.state,
+                result,
+                seconds=time.perf_counter() - begun,
+                lateness=self._lateness(row) if result == Outcome.DONE else None,
+            )
+
+    def _lateness(self, row: Expiration) -> float | None:
+        """Say how many seconds ago it was due, whose step is done now."""
+        if row.next_at is None:
+            return None
+        return (self._tools.clock() - row.next_at).total_seconds()
+
+    def _try(self, row: Expiration) -> Outcome:
         try:
             if (verdict := self._exempting.verdict(row)) is not None:
                 self._exempting(row, verdict)
@@ -83,36 +114,43 @@ class Steps:
         except ClaimLost as lost:
             LOG.debug("%s", lost)
             self._claims.release(row)
+            return Outcome.WAITS
         except oslo_db_exception.DBDeadlock as deadlock:
             # Who claims touches the same indexes as who finishes, and a database settles that by
             # refusing one of them. What was not committed is done again, which each step stands.
             LOG.debug("Server %s: its step is done again: %s", row.server_id, deadlock)
             self._claims.release(row)
+            return Outcome.WAITS
         except LeaseBusy as busy:
             LOG.debug("Server %s waits: %s", row.server_id, busy)
             self._claims.release(row, self._tools.clock() + _SOON)
+            return Outcome.WAITS
         except Braked as braked:
             LOG.info("Server %s waits: %s", row.server_id, braked)
             self._claims.release(row, braked.until)
-        except errors.NotFound as error:
-            self._not_found(row, error)
-        except (errors.Unavailable, errors.Conflict) as error:
-            self._try_again(row, error)
+            return Outcome.WAITS
         except ActionFailed as error:
-            self._fail(row, error.reason, error.remedy)
-        except errors.Refused as error:
-            often = row.attempts + 1 >= self._tools.conf.vmexpire_worker.max_attempts
-            # Where nothing has been begun, nothing can fail: it is only tried again.
-            if often and lifecycle.possible(row.state, Event.FAIL):
-                self._fail(row, str(error), "remove what it was refused for, then retry")
-            else:
-                self._try_again(row, error)
+            return self._fail(row, error.reason, error.remedy)
+        except errors.CloudError as error:
+            self._tools.metrics.error(error.service, type(error).__name__.lower())
+            return self._not_done(row, error)
         except Exception as error:
             # Whatever it is, it must take neither this worker's other VMs nor this one's clock.
             LOG.exception("Server %s: step in state %s broke", row.server_id, row.state)
             self._try_again(row, error)
-        finally:
-            self._claims.forget(row)
+            return Outcome.BROKEN
+        return Outcome.DONE
+
+    def _not_done(self, row: Expiration, error: errors.CloudError) -> Outcome:
+        """Decide what follows where a service did not do what a step asked it for."""
+        if isinstance(error, errors.NotFound):
+            return self._not_found(row, error)
+        if isinstance(error, errors.Refused):
+            often = row.attempts + 1 >= self._tools.conf.vmexpire_worker.max_attempts
+            # Where nothing has been begun, nothing can fail: it is only tried again.
+            if often and lifecycle.possible(row.state, Event.FAIL):
+                return self._fail(row, str(error), "remove what it was refused for, then retry")
+        return self._try_again(row, error)
 
     # States with a short step ------------------------------------------------------------------
 
@@ -255,7 +293,7 @@ class Steps:
 
     # What did not succeed ----------------------------------------------------------------------
 
-    def _not_found(self, row: Expiration, error: errors.NotFound) -> None:
+    def _not_found(self, row: Expiration, error: errors.NotFound) -> Outcome:
         """Nova, or somebody else, does not know what a step needs: is it the VM that is gone?"""
         if error.service != "nova" or row.state not in lifecycle.LEASED | {
             State.ENDED,
@@ -263,8 +301,7 @@ class Steps:
             State.FAILED,
             State.EXEMPT,
         }:
-            self._try_again(row, error)
-            return
+            return self._try_again(row, error)
         now = self._tools.clock()
 
         @retried
@@ -286,8 +323,9 @@ class Steps:
                 db_api.record(connection, row, "vanished", now)
 
         self._unless_lost(row, vanish)
+        return Outcome.DONE
 
-    def _try_again(self, row: Expiration, error: Exception) -> None:
+    def _try_again(self, row: Expiration, error: Exception) -> Outcome:
         attempts = row.attempts + 1
         next_at = self._tools.retry_at(attempts)
         LOG.warning(
@@ -307,8 +345,9 @@ class Steps:
                 )
 
         self._unless_lost(row, put_off)
+        return Outcome.RETRIED
 
-    def _fail(self, row: Expiration, reason: str, remedy: str) -> None:
+    def _fail(self, row: Expiration, reason: str, remedy: str) -> Outcome:
         now = self._tools.clock()
         state = lifecycle.after(row.state, Event.FAIL)
 
@@ -334,6 +373,7 @@ class Steps:
                 )
 
         self._unless_lost(row, fail)
+        return Outcome.FAILED
 
     def _unless_lost(self, row: Expiration, write: Callable[[], None]) -> None:
         """Write how a step went, unless somebody else has changed the row meanwhile."""

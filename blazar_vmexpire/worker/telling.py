@@ -73,9 +73,13 @@ class Telling:
             )
             answer = tools.mailer.send(message, recipient.address)
         except Undeliverable as error:
+            tools.metrics.notice("refused")
             self._refused(row, notice, recipient, str(error))
             return False
         except (MailUnavailable, errors.CloudError) as error:
+            service = error.service if isinstance(error, errors.CloudError) else "smtp"
+            tools.metrics.error(service, "unavailable")
+            tools.metrics.notice("put_off")
             self._failed(row, notice, str(error))
             return False
         now = tools.clock()
@@ -107,6 +111,7 @@ class Telling:
                 )
 
         accepted()
+        tools.metrics.notice("accepted")
         # Its address is in the history; what is logged beyond debug has none.
         LOG.debug(
             "Server %s: notice %s was accepted for %s: %s",

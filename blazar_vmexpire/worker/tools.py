@@ -18,7 +18,9 @@ from blazar_vmexpire.brake import Brake
 from blazar_vmexpire.cloud import Cloud, connect
 from blazar_vmexpire.conf import brake, mail, opts
 from blazar_vmexpire.db.engine import Database
+from blazar_vmexpire.db.journal import Journal
 from blazar_vmexpire.exceptions import ConfigError
+from blazar_vmexpire.metrics import Metrics
 from blazar_vmexpire.notices import BadAddress, Mailer, Renderer, parse_recipient, parse_sender
 from blazar_vmexpire.terms import TermsBook
 
@@ -37,6 +39,7 @@ class Tools:
     actions: Mapping[str, actions.Action]
     renderer: Renderer
     mailer: Mailer
+    metrics: Metrics
 
     def retry_at(self, attempts: int) -> datetime.datetime:
         """Say when something that failed ``attempts`` times is tried again."""
@@ -60,17 +63,29 @@ def assemble(
     :raises RuntimeError: when an action cannot be loaded.
     """
     check(conf)
+    metrics = Metrics()
+    database = Database.from_conf(conf)
+    database.listeners.append(lambda told: _count(metrics, told))
     return Tools(
         conf=conf,
         clock=clock,
-        database=Database.from_conf(conf),
+        database=database,
         cloud=connect(conf),
         book=TermsBook(conf),
         brake=Brake(conf),
         actions=actions.load(),
         renderer=Renderer(conf.vmexpire_mail.template_path, dry_run=conf[RESOURCE_TYPE].dry_run),
         mailer=Mailer(conf),
+        metrics=metrics,
     )
+
+
+def _count(metrics: Metrics, told: Journal) -> None:
+    """Count what a transaction did: of a page of VMs once, not once a VM."""
+    for happening in told.happenings:
+        metrics.happened(happening.event)
+    for event, count in told.pages.items():
+        metrics.happened(event, count)
 
 
 def check(conf: cfg.ConfigOpts) -> None:
