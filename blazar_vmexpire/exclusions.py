@@ -197,6 +197,7 @@ def add(
     author: str,
     expires_at: datetime.datetime | None,
     now: datetime.datetime,
+    request_id: str | None = None,
 ) -> Exclusion:
     """Leave somebody out from now on.
 
@@ -206,6 +207,7 @@ def add(
     :param value: an id; of a flavor its name.
     :param author: the administrator who does it.
     :param expires_at: when it ends by itself; None: when it is removed.
+    :param request_id: of the request to our API by which they do it.
     :raises Invalid: something is wrong with it.
     :raises AlreadyExcluded: it is excluded as it is.
     """
@@ -241,7 +243,7 @@ def add(
     added = get_by_value(connection, kind, value)
     assert added is not None  # noqa: S101 - a line above
     _off(connection, added, now)
-    _record(connection, added, "excluded", now, author, reason=reason, until=expires_at)
+    _record(connection, added, "excluded", now, author, request_id, reason=reason, until=expires_at)
     return added
 
 
@@ -252,10 +254,12 @@ def remove(
     author: str,
     reason: str | None,
     now: datetime.datetime,
+    request_id: str | None = None,
 ) -> bool:
     """Take an exclusion back: VMs that nothing else leaves out begin a full first term.
 
     :param author: the administrator who does it.
+    :param request_id: of the request to our API by which they do it.
     :returns: False when somebody else has removed it.
     """
     removed = connection.execute(
@@ -272,7 +276,7 @@ def remove(
     if exclusion.kind == Kind.SERVER:
         # It may have been left out from the beginning: then it has no row.
         db_api.see(connection, exclusion.value, now)
-    _record(connection, exclusion, "exclusion_removed", now, author, reason=reason)
+    _record(connection, exclusion, "exclusion_removed", now, author, request_id, reason=reason)
     return True
 
 
@@ -352,6 +356,7 @@ def _record(
     event: str,
     now: datetime.datetime,
     author: str,
+    request_id: str | None,
     **details: object,
 ) -> None:
     """Add to the history of a VM that was named; that of others says so once they are let go."""
@@ -368,6 +373,7 @@ def _record(
                 "event": event,
                 "generation": 0 if row is None else row.generation,
                 "actor": author,
+                "request_id": request_id,
                 "details": {**details, "exclusion": exclusion.id},
             }
         ],

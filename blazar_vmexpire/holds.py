@@ -43,6 +43,7 @@ def hold(
     author: str,
     book: TermsBook,
     now: datetime.datetime,
+    request_id: str | None = None,
 ) -> Expiration:
     """Stop a VM's clock for a while; what was begun is undone. One that is held is held anew.
 
@@ -53,6 +54,7 @@ def hold(
     :param ticket: where more is to be read, for whoever lists the holds.
     :param author: the administrator who does it.
     :param book: says the VM's terms.
+    :param request_id: of the request to our API by which they do it.
     :returns: the row as it is now.
     :raises Invalid: something is wrong with the hold.
     :raises Refused: there is no such VM, or nothing of it that could be stopped.
@@ -95,6 +97,7 @@ def hold(
         "held",
         now,
         actor=author,
+        request_id=request_id,
         reason=reason,
         ticket=ticket,
         until=until,
@@ -112,6 +115,7 @@ def release(
     author: str,
     book: TermsBook,
     now: datetime.datetime,
+    request_id: str | None = None,
 ) -> Expiration | None:
     """Let a VM's clock go on before its hold is over.
 
@@ -119,6 +123,7 @@ def release(
 
     :param author: the administrator who does it.
     :param book: says the VM's terms.
+    :param request_id: of the request to our API by which they do it.
     :returns: the row as it is now; None when the VM is not held.
     """
     row = db_api.get(connection, server_id, for_update=True)
@@ -140,6 +145,7 @@ def release(
         "released",
         now,
         actor=author,
+        request_id=request_id,
         reason=reason,
         held_until=hold.until,
         old_end=row.ends_at,

@@ -177,6 +177,7 @@ class Serving:
         """Leave somebody out."""
         access.require(access.asking(), policies.EXCLUDE)
         until = None if expires_at is None else extension.parse_date(expires_at, "expires_at")
+        caller = access.caller()
 
         @retried
         def add() -> exclusions.Exclusion:
@@ -186,9 +187,10 @@ class Serving:
                     kind=Kind(kind),
                     value=value,
                     reason=reason,
-                    author=_author(access.caller()),
+                    author=_author(caller),
                     expires_at=until,
                     now=self._tools.clock(),
+                    request_id=caller.request_id,
                 )
 
         return views.exclusion(add())
@@ -196,6 +198,7 @@ class Serving:
     def include(self, exclusion_id: int, reason: str | None) -> None:
         """Take an exclusion back."""
         access.require(access.asking(), policies.INCLUDE)
+        caller = access.caller()
 
         @retried
         def remove() -> bool:
@@ -204,9 +207,10 @@ class Serving:
                 return found is not None and exclusions.remove(
                     connection,
                     found,
-                    author=_author(access.caller()),
+                    author=_author(caller),
                     reason=reason,
                     now=self._tools.clock(),
+                    request_id=caller.request_id,
                 )
 
         if not remove():
@@ -292,10 +296,17 @@ class Serving:
                 author=author,
                 book=book,
                 now=now,
+                request_id=caller.request_id,
             )
             return
         released = holds.release(
-            connection, row.server_id, reason=caller.reason, author=author, book=book, now=now
+            connection,
+            row.server_id,
+            reason=caller.reason,
+            author=author,
+            book=book,
+            now=now,
+            request_id=caller.request_id,
         )
         if released is None:
             raise extension.Conflict(f"server {row.server_id} is not held")
@@ -319,11 +330,17 @@ class Serving:
                 author=author,
                 expires_at=until and extension.parse_date(until, "exempt.until"),
                 now=now,
+                request_id=caller.request_id,
             )
             return
         found = exclusions.get_by_value(connection, Kind.SERVER, row.server_id)
         if found is None or not exclusions.remove(
-            connection, found, author=author, reason=caller.reason, now=now
+            connection,
+            found,
+            author=author,
+            reason=caller.reason,
+            now=now,
+            request_id=caller.request_id,
         ):
             raise extension.Conflict(
                 f"server {row.server_id} is not exempt by an act of its own: see the exclusions"

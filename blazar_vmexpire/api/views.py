@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blazar_vmexpire import extension, lifecycle
+from blazar_vmexpire import choice, extension, lifecycle
 from blazar_vmexpire.brake import Brake, what_would_go
 from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.db.holds import Hold
@@ -67,6 +67,10 @@ def details(
 ) -> dict[str, Any]:
     """Show what is shown of one VM alone, beside :func:`vm_expiration`.
 
+    ``chosen_actions`` are those that its owner chose in an explicit lease, and
+    ``imposed_on_end_action`` the one that an administrator has set for it; which of them count is
+    said by ``before_end_action`` and ``on_end_action``.
+
     :param hold: that is not over.
     """
     return {
@@ -80,6 +84,8 @@ def details(
             # Some stand for what needed no telling.
             if notice.accepted_at is not None and notice.recipient is not None
         ],
+        "chosen_actions": {name: row.chosen.get(name) for name in choice.KEYS},
+        "imposed_on_end_action": row.chosen.get(lifecycle.IMPOSED, {}).get("on_end_action"),
         "last_error": row.last_error,
     }
 

@@ -110,6 +110,9 @@ def test_it_takes_the_implicit_leases_place_once_it_has_started(
     lease = world.lease(server_id)
     assert (lease.status, lease.trust_id) == ("ACTIVE", None)
     assert (lease.project_id, lease.user_id) == (world.alpha, world.alice)
+    seen = world.as_alice.get(f"/v1/vm-expirations/{server_id}").json["vm_expiration"]
+    assert seen["chosen_actions"] == {"before_end_action": None, "on_end_action": "snapshot"}
+    assert (seen["on_end_action"], seen["imposed_on_end_action"]) == ("snapshot", None)
     shown = world.as_alice.get(f"/v1/leases/{made['id']}").json["lease"]
     assert shown["name"] == "mine"
     # The reservation's id is the one that its owner was given.

@@ -58,6 +58,16 @@ def last(world: World, server_id: str, event: str) -> dict[str, Any]:
     return [details for name, details in world.history(server_id) if name == event][-1]
 
 
+def requests(world: World, server_id: str, *events: str) -> list[str | None]:
+    """Return the ids of the requests by which these events came about, oldest first."""
+    answer = world.as_admin.get(f"{ROOT}/{server_id}/history")
+    return [
+        entry["request_id"]
+        for entry in answer.json["vm_expiration_history"]
+        if entry["event"] in events
+    ]
+
+
 # The end ------------------------------------------------------------------------------------------
 
 
@@ -183,6 +193,8 @@ def test_an_administrator_sets_what_is_done_to_one_vm(world: World) -> None:
     assert answer.status_code == 200, answer.json
     assert answer.json["vm_expiration"]["on_end_action"] == "stop"
     assert last(world, server_id, "actions_chosen")["reason"] == WHY
+    shown = world.as_alice.get(f"{ROOT}/{server_id}").json["vm_expiration"]
+    assert shown["imposed_on_end_action"] == "stop"
     back = patch(world, server_id, on_end_action=None)
     assert back.json["vm_expiration"]["on_end_action"] == "delete"
     assert patch(world, server_id, on_end_action="stop").status_code == 200
@@ -221,6 +233,10 @@ def test_a_manager_of_the_project_holds_and_releases(world: World) -> None:
     )
     released = patch(world, server_id, manager, hold=None)
     assert released.json["vm_expiration"]["state"] == "active"
+    assert requests(world, server_id, "held", "released") == [
+        held.headers["X-Openstack-Request-Id"],
+        released.headers["X-Openstack-Request-Id"],
+    ]
     assert end_of(world, server_id) == own_end
     none = patch(world, server_id, manager, hold=None)
     assert none.status_code == 409
@@ -230,7 +246,8 @@ def test_a_manager_of_the_project_holds_and_releases(world: World) -> None:
 @ALL_DATABASES
 def test_an_exemption_lets_go_of_a_vm_and_its_end_takes_it_in_again(world: World) -> None:
     server_id = world.adopt()
-    assert patch(world, server_id, exempt=True).status_code == 200
+    begun = patch(world, server_id, exempt=True)
+    assert begun.status_code == 200
     world.settle()
     assert world.state(server_id) == "exempt"
     assert world.all_leases() == []
@@ -238,7 +255,12 @@ def test_an_exemption_lets_go_of_a_vm_and_its_end_takes_it_in_again(world: World
     assert WHY in shown["exemption"]["reason"]
     again = patch(world, server_id, exempt=True)
     assert again.status_code == 409
-    assert patch(world, server_id, exempt=False).status_code == 200
+    ended = patch(world, server_id, exempt=False)
+    assert ended.status_code == 200
+    assert requests(world, server_id, "excluded", "exclusion_removed") == [
+        begun.headers["X-Openstack-Request-Id"],
+        ended.headers["X-Openstack-Request-Id"],
+    ]
     world.settle()
     assert world.state(server_id) == "active"
     none = patch(world, server_id, exempt=False)
@@ -461,6 +483,17 @@ def test_exclusions_are_made_listed_and_taken_back(world: World) -> None:
     assert world.state(server_id) == "active"
     for missing in (where, f"{EXCLUSIONS}/0", f"{EXCLUSIONS}/x", f"{EXCLUSIONS}/{'9' * 40}"):
         assert world.as_admin.delete(missing).status_code == 404, missing
+
+
+def test_an_exclusion_of_one_vm_has_its_requests_in_the_history(world: World) -> None:
+    server_id = world.adopt()
+    body = {"kind": "server", "value": server_id, "reason": WHY}
+    made = world.as_admin.post(EXCLUSIONS, json=body)
+    gone = world.as_admin.delete(f"{EXCLUSIONS}/{made.json['vm_expiration_exclusion']['id']}")
+    assert requests(world, server_id, "excluded", "exclusion_removed") == [
+        made.headers["X-Openstack-Request-Id"],
+        gone.headers["X-Openstack-Request-Id"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,7 @@ _HOLD = thing(
     }
 )
 _EXEMPTION = thing({"reason": maybe(TEXT), "until": maybe(MOMENT)})
+_CHOSEN = thing({"before_end_action": maybe(TEXT), "on_end_action": maybe(TEXT)})
 _NOTICE = thing(
     {
         "kind": TEXT,
@@ -246,6 +247,8 @@ VM_EXPIRATION_DETAIL = thing(
                 "hold": maybe(_HOLD),
                 "exemption": maybe(_EXEMPTION),
                 "notices": {"type": "array", "items": _NOTICE},
+                "chosen_actions": _CHOSEN,
+                "imposed_on_end_action": maybe(TEXT),
                 "last_error": maybe(TEXT),
             }
         )
