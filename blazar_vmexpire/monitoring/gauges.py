@@ -17,6 +17,7 @@ from blazar_vmexpire import lifecycle
 from blazar_vmexpire.brake import Brake
 from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.db.models import chores, expirations, notices
+from blazar_vmexpire.intake import arrivals
 from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.metrics import PREFIX
 
@@ -131,11 +132,19 @@ class Gauges:
             "chore",
         )
         for name, finished in connection.execute(
-            sa.select(chores.c.name, chores.c.last_finished_at)
+            sa.select(chores.c.name, chores.c.last_finished_at).where(
+                chores.c.name != arrivals.NAME
+            )
         ):
             if finished is not None:
                 turns.add_metric([name], (finished - _EPOCH).total_seconds())
         yield turns
+        came = arrivals.last(connection)
+        yield _gauge(
+            "last_notification_timestamp_seconds",
+            "When one of Nova's notifications last came, to the minute; 0: none has.",
+            value=(came - _EPOCH).total_seconds() if came else 0,
+        )
 
 
 def _gauge(name: str, text: str, *labels: str, value: float | None = None) -> GaugeMetricFamily:

@@ -22,6 +22,7 @@ from oslo_db import exception as oslo_db_exception
 from prometheus_client.parser import text_string_to_metric_families
 
 from blazar_vmexpire.db import models
+from blazar_vmexpire.intake.arrivals import Arrivals
 from blazar_vmexpire.monitoring import Endpoint, Health
 from tests.fakes.cloud import FakeCloud
 from tests.fault_proxy import REFUSE
@@ -125,6 +126,16 @@ def test_a_life_is_in_the_metrics(world: World, ask: Callable[[str], requests.Re
     # Nobody who scrapes learns whose VMs these are.
     for private in (ended, "web2", world.alpha, world.alice, "example.org"):
         assert private not in scraped.text
+
+
+def test_when_a_notification_last_came_is_no_chore(
+    world: World, ask: Callable[[str], requests.Response]
+) -> None:
+    tools = world.harness.plugin.tools
+    Arrivals(tools.database, tools.clock).note()
+    found = samples(ask("/metrics"))
+    assert value(found, "last_notification_timestamp_seconds") > 0
+    assert not any(dict(labels).get("chore") == "notifications" for _, labels in found)
 
 
 def expressions() -> Iterator[str]:
