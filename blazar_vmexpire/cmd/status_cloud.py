@@ -14,7 +14,7 @@ from oslo_config import cfg
 from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.actions import snapshot
 from blazar_vmexpire.actions.old_images import ATTEMPT
-from blazar_vmexpire.cloud import Cloud, connect, errors
+from blazar_vmexpire.cloud import connect, errors
 from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.cmd.manage_base import CommandError
 from blazar_vmexpire.cmd.status_base import Check, Doubt
@@ -40,26 +40,29 @@ def _images(conf: cfg.ConfigOpts) -> str:
     if conf[RESOURCE_TYPE].dry_run:
         raise Doubt("this was not tried, for a dry run changes nothing in Glance")
     cloud = connect(conf)
+    # Without a token nothing can be made that would have to be removed.
+    own = cloud.keystone.service_project_id
     # Nobody's project: nobody sees the image, even if it has to be left.
     stranger = uuid.uuid4().hex
     notes = {"attempt": str(uuid.uuid4())}
+    problem: errors.CloudError | None = None
     try:
         image = cloud.glance.create("blazar-vmexpire-status", {ATTEMPT: notes["attempt"]})
         notes["image_id"] = image.id
         cloud.glance.give(image.id, stranger)
-    finally:
-        _remove(cloud, notes)
-    return "an image without data was made, given to another project, seen there, and deleted"
-
-
-def _remove(cloud: Cloud, notes: dict[str, str]) -> None:
+    except errors.CloudError as error:
+        problem = error
     try:
         snapshot.discard(cloud, notes)
     except errors.CloudError as error:
         named = notes.get("image_id") or f"with the property {ATTEMPT}={notes['attempt']}"
         raise CommandError(
-            f"the image {named} could not be removed ({error}): delete it by hand, if it is there"
+            f"{f'{problem}; and ' if problem else ''}an image may be left, {named}, which has no"
+            f" data: delete it by hand, if it is there ({error})"
         ) from error
+    if problem is not None:
+        raise problem
+    return f"an image without data was made in project {own}, given to another one, and deleted"
 
 
 CHECKS = (

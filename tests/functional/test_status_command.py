@@ -292,6 +292,8 @@ class TestCloud:
     def test_an_account_that_cannot_log_in(self, status: Status) -> None:
         done = status({"DEFAULT": {"os_admin_password": "wrong"}})
         assert wrong(done) == {"VMs of all projects": FAILURE, "Handing over images": FAILURE}
+        assert "get a token" in done.details["Handing over images"]
+        assert "may be left" not in done.details["Handing over images"]
 
     def test_services_that_do_not_answer(self, status: Status, cloud: FakeCloud) -> None:
         cloud.fault("^/(compute|image)/", status=503)
@@ -314,7 +316,7 @@ class TestCloud:
         done = status()
         (image_id,) = cloud.image.images
         assert wrong(done) == {"Handing over images": FAILURE}
-        assert f"The image {image_id} could not be removed" in done.details["Handing over images"]
+        assert f"An image may be left, {image_id}" in done.details["Handing over images"]
 
     def test_a_dry_run_changes_nothing(self, status: Status, cloud: FakeCloud) -> None:
         done = status({RESOURCE_TYPE: {"dry_run": "true"}})
