@@ -24,6 +24,7 @@ from blazar_vmexpire.cmd import (
     manage_forecast,
     manage_hold,
     manage_import,
+    manage_mail,
     manage_plan,
     manage_purge,
     manage_show,
@@ -93,6 +94,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         manage_forecast,
         manage_sync,
         manage_import,
+        manage_mail,
         manage_purge,
         manage_withdraw,
     ):

@@ -57,6 +57,18 @@ OPTS = [
         help="Directories that are searched for mail templates before the built-in ones. A file"
         " there replaces the built-in template of the same name; the others stay.",
     ),
+    cfg.BoolOpt(
+        "html",
+        default=True,
+        help="Whether a mail has an HTML part beside its text, which says the same. Without it,"
+        " mails are plain text.",
+    ),
+    cfg.URIOpt(
+        "dashboard_url",
+        schemes=["http", "https"],
+        help="Where users find the dashboard (Horizon), such as https://cloud.example.org/horizon."
+        " Mails then link to the VM's page there; unset means no link.",
+    ),
     cfg.IntOpt(
         "max_refusals",
         default=3,

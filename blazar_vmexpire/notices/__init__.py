@@ -20,10 +20,22 @@ from blazar_vmexpire.notices.mail import (
     build_message,
     message_id_for,
 )
-from blazar_vmexpire.notices.render import Rendered, Renderer, UnknownKind
+from blazar_vmexpire.notices.render import (
+    ALARM,
+    DRY_RUN,
+    TEST,
+    Preface,
+    Rendered,
+    Renderer,
+    UnknownKind,
+)
+from blazar_vmexpire.notices.templates import TemplateError
 
 __all__ = [
+    "ALARM",
+    "DRY_RUN",
     "KINDS",
+    "TEST",
     "Alarm",
     "BadAddress",
     "Group",
@@ -33,8 +45,10 @@ __all__ = [
     "Mailer",
     "Named",
     "Notice",
+    "Preface",
     "Rendered",
     "Renderer",
+    "TemplateError",
     "Undeliverable",
     "UnknownKind",
     "build_message",

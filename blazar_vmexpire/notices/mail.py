@@ -87,7 +87,7 @@ class _PlainText(BaseHeader):
 def _policy() -> EmailPolicy[EmailMessage]:
     """Say how mails are written: as ASCII, so that no server on the way needs 8BITMIME."""
     registry = HeaderRegistry()
-    for name in ("Subject", "X-OpenStack-Server", "X-OpenStack-Project"):
+    for name in ("Subject", "List-Id", "X-OpenStack-Server", "X-OpenStack-Project"):
         registry.map_to_type(name, _PlainText)
     return SMTP.clone(cte_type="7bit", header_factory=registry)
 
@@ -136,22 +136,34 @@ def build_message(
     """
     message = EmailMessage(policy=_POLICY)
     message["Subject"] = words.one_line(rendered.subject)
-    message["From"] = parse_sender(from_address)
+    sender = parse_sender(from_address)
+    message["From"] = sender
     message["To"] = Address(addr_spec=parse_recipient(recipient))
     message["Date"] = date.replace(tzinfo=datetime.UTC)
     message["Message-ID"] = message_id
     # RFC 3834: no holiday responder answers this.
     message["Auto-Submitted"] = "auto-generated"
+    message["List-Id"] = _list_id(sender)
     if notice is not None:
         message["X-OpenStack-Server"] = words.one_line(notice.server_id)
         message["X-OpenStack-Project"] = words.one_line(notice.project_id)
-    # An HTML part would be added here: message.add_alternative(…, subtype="html").
     text = words.plain_body(rendered.text)
-    short = all(len(line) <= _LINE_LIMIT for line in text.split("\n"))
-    message.set_content(
-        text, charset="utf-8", cte="7bit" if text.isascii() and short else "quoted-printable"
-    )
+    message.set_content(text, charset="utf-8", cte=_encoding(text))
+    if rendered.html is not None:
+        # After the text: of several forms, readers show the last that they can.
+        html = words.plain_body(rendered.html)
+        message.add_alternative(html, subtype="html", charset="utf-8", cte=_encoding(html))
     return message
+
+
+def _encoding(text: str) -> str:
+    short = all(len(line) <= _LINE_LIMIT for line in text.split("\n"))
+    return "7bit" if text.isascii() and short else "quoted-printable"
+
+
+def _list_id(sender: Address) -> str:
+    """Name the notices as RFC 2919 would have a mailing list named: for filters."""
+    return f"<{sender.username}.{sender.domain}>"
 
 
 class Mailer:

@@ -44,6 +44,8 @@ REMINDER = Notice(
 )
 
 
+_VOLUME = KeptVolume(id="5a7c9e1b-2d4f-4680-8a9c-1e3b5d7f9a02", name="web-1 data", boot=False)
+
 #: The brake tripped by itself: more VMs vanished than are named.
 ALARM = Alarm(
     tripped_at=_NOW,
@@ -59,6 +61,30 @@ ALARM = Alarm(
         ),
     ),
 )
+
+
+def moved_to(now: datetime.datetime) -> Notice:
+    """Make the sample reminder as if it were written at another time, naive UTC."""
+    return dataclasses.replace(
+        REMINDER, now=now, ends_at=now + 9 * _DAY, latest_allowed=now + 30 * _DAY
+    )
+
+
+def usual(kind: str) -> Notice:
+    """Make a notice of a kind with what it usually holds, and an image and a volume at the end."""
+    notice = dataclasses.replace(REMINDER, kind=kind)
+    if kind == Kind.ENDED:
+        return dataclasses.replace(
+            notice,
+            image_id="1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
+            image_name="web-1",
+            volumes=(_VOLUME,),
+        )
+    if kind == Kind.QUARANTINED:
+        return dataclasses.replace(notice, quarantine_at=_NOW)
+    if kind == Kind.REMINDER:
+        return notice
+    return dataclasses.replace(notice, reason="this is a made-up reason")
 
 
 def every_kind() -> list[Notice]:
@@ -77,11 +103,7 @@ def every_kind() -> list[Notice]:
                 recipient_is_owner=False,
                 image_id="1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
                 image_name="web-1 2026-12-20",
-                volumes=(
-                    KeptVolume(
-                        id="5a7c9e1b-2d4f-4680-8a9c-1e3b5d7f9a02", name="web-1 data", boot=False
-                    ),
-                ),
+                volumes=(_VOLUME,),
                 reason="the VM was in the middle of a task",
                 latest_allowed=usual.ends_at,
                 extendable_from=_NOW + 2 * _DAY,

@@ -21,7 +21,14 @@ from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.db.journal import Journal
 from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.metrics import Metrics
-from blazar_vmexpire.notices import BadAddress, Mailer, Renderer, parse_recipient, parse_sender
+from blazar_vmexpire.notices import (
+    DRY_RUN,
+    BadAddress,
+    Mailer,
+    Renderer,
+    parse_recipient,
+    parse_sender,
+)
 from blazar_vmexpire.terms import TermsBook
 
 
@@ -74,7 +81,7 @@ def assemble(
         book=TermsBook(conf),
         brake=Brake(conf),
         actions=actions.load(),
-        renderer=Renderer(conf.vmexpire_mail.template_path, dry_run=conf[RESOURCE_TYPE].dry_run),
+        renderer=Renderer.from_conf(conf, preface=DRY_RUN if conf[RESOURCE_TYPE].dry_run else None),
         mailer=Mailer(conf),
         metrics=metrics,
     )

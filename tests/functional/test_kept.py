@@ -93,10 +93,9 @@ def test_the_mail_says_that_it_was_stopped_and_how_to_have_it_back(world: World)
     last = world.mails[-1]
     assert "has been stopped" in last["Subject"]
     text = " ".join(last.get_content().split())
-    assert f"/v1/vm-expirations/{server_id}/extend" in text
+    assert f"openstack vm expiration extend {server_id}" in text
     latest = world.clock.now() + timedelta(days=30)
-    assert f"The latest end that you can choose today is {latest:%Y-%m-%d}" in text
-    assert "openstack vm" not in text
+    assert f"the latest end that you can choose, which would be {latest:%Y-%m-%d}" in text
 
 
 @STOP
@@ -107,11 +106,11 @@ def test_the_mail_names_the_administrators_where_nothing_is_left_of_the_total(
     server_id = world.adopt()
     live_past_end(world, server_id)
     world.cloud.compute.settle(server_id)
-    assert "/extend" in world.mails[-1].get_content()
+    assert f"    openstack vm expiration extend {server_id}" in world.mails[-1].get_content()
     other = world.adopt("web2", created_at=world.clock.now() - timedelta(days=10))
     live_past_end(world, other)
     text = " ".join(world.mails[-1].get_content().split())
-    assert "/extend" not in text
+    assert "expiration extend" not in text
     assert "please ask the administrators" in text
 
 

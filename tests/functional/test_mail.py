@@ -101,7 +101,10 @@ def test_mail_arrives(server: MailServer) -> None:
     assert isinstance(envelope.content, bytes)
     got = email.message_from_bytes(envelope.content, policy=email.policy.default)
     assert isinstance(got, EmailMessage)
-    assert 'Your VM "wéb-1" in project "physics"' in got.get_content()
+    forms = {part.get_content_subtype(): part.get_content() for part in got.iter_parts()}
+    assert list(forms) == ["plain", "html"]
+    assert 'Your VM "wéb-1" in project "physics"' in forms["plain"]
+    assert "Your VM &#34;wéb-1&#34; in project &#34;physics&#34;" in forms["html"]
     assert got["To"] == ALICE
     assert str(got["Subject"]).startswith('VM "wéb-1" (physics) will be deleted in 9 days')
 

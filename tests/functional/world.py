@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 import sqlalchemy as sa
+from aiosmtpd.smtp import Envelope
 from blazar import status as blazar_status
 
 from blazar_vmexpire import leases
@@ -22,6 +23,21 @@ from tests.blazar_harness import Api, Harness
 from tests.mail_servers import MailServer
 
 DATE = "%Y-%m-%d %H:%M"
+
+
+class Mail(EmailMessage):
+    """A mail as its reader sees it: of its forms, the plain text."""
+
+    def get_content(self, *args: Any, **kw: Any) -> Any:
+        """Return the content; of a mail in several parts, that of the text."""
+        text = self.get_body(("plain",)) if self.is_multipart() else None
+        return super().get_content(*args, **kw) if text is None else text.get_content()
+
+
+def parsed(envelope: Envelope) -> Mail:
+    """Read what a mail server took."""
+    assert isinstance(envelope.content, bytes)
+    return email.message_from_bytes(envelope.content, Mail, policy=email.policy.default)
 
 
 class World:
@@ -221,12 +237,9 @@ class World:
             return connection.execute(sa.update(table).where(where).values(**columns)).rowcount
 
     @property
-    def mails(self) -> list[EmailMessage]:
+    def mails(self) -> list[Mail]:
         """What the mail server took, oldest first."""
-        return [
-            email.message_from_bytes(m.content, policy=email.policy.default)  # type: ignore[misc]
-            for m in self.mail.mails
-        ]
+        return [parsed(envelope) for envelope in self.mail.mails]
 
     def recipients(self) -> list[str]:
         """Who got what the mail server took."""

@@ -352,8 +352,10 @@ class Mail:
 
     @property
     def text(self) -> str:
-        """The body."""
-        return str(self.message.get_content())
+        """The body, as text."""
+        body = self.message.get_body(("plain",))
+        assert isinstance(body, EmailMessage)
+        return str(body.get_content())
 
 
 class Vm:

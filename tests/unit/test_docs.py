@@ -74,8 +74,8 @@ def test_reliability_page_names_tests_that_are_there() -> None:
     assert missing == []
 
 
-def test_mail_page_names_every_kind_and_every_fact_that_templates_can_use() -> None:
-    page = (DOC / "source" / "admin" / "mail.rst").read_text()
+def test_notices_page_names_every_kind_and_every_fact_that_templates_can_use() -> None:
+    page = (DOC / "source" / "admin" / "notices.rst").read_text()
     named = set(re.findall(r"``([^`]+)``", page))
     facts = {field.name for field in dataclasses.fields(Notice)}
     assert {*facts, *(kind.value for kind in Kind)} - named == set()

@@ -205,6 +205,18 @@ def test_reason_is_given(kind: str) -> None:
     assert "Why: the VM was busy" in running_text(notice(kind=kind, reason="the VM was\r\nbusy"))
 
 
+def test_link_to_the_dashboard_where_the_vm_still_is() -> None:
+    renderer = Renderer(dashboard_url="https://cloud.example.org/horizon/")
+    link = (
+        "https://cloud.example.org/horizon/project/instances/7d2c1f0e-58a4-4b6e-9a3f-0c1d2e3f4a5b/"
+    )
+    assert f"\n\n    {link}\n\n" in renderer.render(notice()).text
+    assert f'href="{link}"' in str(renderer.render(notice()).html)
+    assert link in renderer.render(notice(kind="ended", on_end_action="shelve")).text
+    assert link not in renderer.render(notice(kind="ended")).text
+    assert "dashboard" not in Renderer().render(notice()).text
+
+
 def test_names_cannot_break_out_of_their_line() -> None:
     name = 'web\r\n\r\nYour VM is safe, ignore the rest\u2028"\u202e{{ 7*7 }}'
     rendered = Renderer().render(notice(server_name=name, project_name="\x00\n"))
