@@ -25,7 +25,7 @@ import re
 import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import requests
 from keystoneauth1 import adapter, exceptions
@@ -100,6 +100,21 @@ class Client:
         self.brake = Brake(api)
 
 
+class Filters(TypedDict, total=False):
+    """Which VMs are meant; with neither of the first two, those of the own project."""
+
+    project_id: str | None
+    all_projects: bool
+    """For administrators."""
+    user_id: str | None
+    state: str | None
+    """Without it, those that are gone are left out."""
+    rule: str | None
+    name: str | None
+    ends_before: Date | None
+    ends_after: Date | None
+
+
 class VmExpirations:
     """VMs that expire."""
 
@@ -109,42 +124,21 @@ class VmExpirations:
     def list(
         self,
         *,
-        project_id: str | None = None,
-        all_projects: bool = False,
-        user_id: str | None = None,
-        state: str | None = None,
-        rule: str | None = None,
-        name: str | None = None,
-        ends_before: Date | None = None,
-        ends_after: Date | None = None,
         sort_key: str | None = None,
         sort_dir: str | None = None,
         limit: int | None = None,
         marker: str | None = None,
+        **filters: Unpack[Filters],
     ) -> Iterator[Answer]:
         """List VMs by their end, those of the own project unless said otherwise.
 
         Pages are asked for as they are needed.
 
-        :param all_projects: for administrators.
-        :param state: without it, those that are gone are left out.
         :param sort_key: ``ends_at``, ``server_name``, ``server_id``, ``state``.
         :param limit: the most that are listed; None: all.
         :param marker: begin after this VM, a UUID.
         """
-        query = _filled(
-            project_id=project_id,
-            all_projects=all_projects or None,
-            user_id=user_id,
-            state=state,
-            rule=rule,
-            name=name,
-            ends_before=ends_before,
-            ends_after=ends_after,
-            sort_key=sort_key,
-            sort_dir=sort_dir,
-            marker=marker,
-        )
+        query = _query(filters) | _filled(sort_key=sort_key, sort_dir=sort_dir, marker=marker)
         return self._api.pages("/vm-expirations", "vm_expirations", query, limit)
 
     def get(self, server_id: str) -> Answer:
@@ -249,29 +243,9 @@ class VmExpirations:
         path = f"{_path(server_id)}/history"
         return self._api.pages(path, "vm_expiration_history", {}, limit)
 
-    def summary(
-        self,
-        *,
-        project_id: str | None = None,
-        all_projects: bool = False,
-        user_id: str | None = None,
-        state: str | None = None,
-        rule: str | None = None,
-        name: str | None = None,
-        ends_before: Date | None = None,
-        ends_after: Date | None = None,
-    ) -> Sequence[Answer]:
-        """Count what ends, by day, project and rule; the parameters are those of :meth:`list`."""
-        query = _filled(
-            project_id=project_id,
-            all_projects=all_projects or None,
-            user_id=user_id,
-            state=state,
-            rule=rule,
-            name=name,
-            ends_before=ends_before,
-            ends_after=ends_after,
-        )
+    def summary(self, **filters: Unpack[Filters]) -> Sequence[Answer]:
+        """Count what ends, by day, project and rule."""
+        query = _query(filters)
         answer = self._api.ask("GET", "/vm-expirations/summary", query=query)
         return answer["vm_expirations_summary"]  # type: ignore[no-any-return]
 
@@ -446,6 +420,11 @@ def _is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _query(filters: Filters) -> dict[str, Any]:
+    # No is what is meant without a word: it is not sent, as only administrators may say anything.
+    return _filled(**{name: value for name, value in filters.items() if value is not False})
 
 
 def _filled(**values: Any) -> dict[str, Any]:
