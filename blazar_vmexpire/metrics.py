@@ -67,6 +67,13 @@ class Metrics:
             "service",
             "kind",
         )
+        self._notified = counter(
+            "notified",
+            "Notifications to other programs: delivered; put_off; rejected for good; too_old to be"
+            " told.",
+            "notifier",
+            "result",
+        )
         self._chores = counter(
             "chores", "Turns at what is done once at a time, by how they went.", "chore", "result"
         )
@@ -116,6 +123,12 @@ class Metrics:
         :param service: one of ``SERVICES``.
         """
         self._errors.labels(service, kind).inc()
+
+    def notified(self, notifier: str, result: str, count: int = 1) -> None:
+        """Count notifications: ``delivered``, ``put_off``, ``rejected`` or ``too_old``."""
+        for each in ("delivered", "put_off", "rejected", "too_old"):
+            self._notified.labels(notifier, each)
+        self._notified.labels(notifier, result).inc(count)
 
     def chore(self, name: str, result: str) -> None:
         """Count a turn at a chore: ``done`` or ``failed``."""

@@ -26,9 +26,10 @@ from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.monitoring import Endpoint, Gauges, Health
 from blazar_vmexpire.rules import RulesError
 from blazar_vmexpire.terms import TermsBook
-from blazar_vmexpire.worker import aging, auditing, pretending, reviewing, showing
+from blazar_vmexpire.worker import aging, auditing, pretending, publishing, reviewing, showing
 from blazar_vmexpire.worker.bursts import Bursts
 from blazar_vmexpire.worker.claims import Chore, hasten
+from blazar_vmexpire.worker.publishing import Publishing
 from blazar_vmexpire.worker.service import Duty, Worker
 from blazar_vmexpire.worker.showing import Showing
 from blazar_vmexpire.worker.tools import Tools, assemble
@@ -122,6 +123,10 @@ def reconcile(
     return result
 
 
+def _telling(publishing: Publishing) -> Callable[[Chore], object]:
+    return lambda chore: publishing.run(chore.renew)
+
+
 class Service:
     """Runs until it is stopped. To be made in one process and started in the one that serves."""
 
@@ -165,6 +170,13 @@ class Service:
                 lambda chore: reviewing.review(tools, chore.renew),
             )
         )
+        self._publishing = [
+            Publishing(tools, name, notifier) for name, notifier in tools.notifiers.items()
+        ]
+        duties += [
+            duty(f"notifier {each.name}", publishing.INTERVAL, _telling(each))
+            for each in self._publishing
+        ]
         self.worker = Worker(tools, duties)
         self._listening: Listening | None = None
         self._endpoint = self._make_endpoint()
@@ -176,7 +188,8 @@ class Service:
         tools, options = self.tools, self.tools.conf.vmexpire_metrics
         if not options.port:
             return None
-        tools.metrics.registry.register(Gauges(tools.database, tools.clock, tools.brake))
+        gauges = Gauges(tools.database, tools.clock, tools.brake, list(tools.notifiers))
+        tools.metrics.registry.register(gauges)
         health = Health(tools.database, lambda: self.worker.ailments(options.stalled_after))
         return Endpoint(options.host, options.port, tools.metrics.registry, health.problems)
 
@@ -231,6 +244,10 @@ class Service:
         """Finish what is in hand, and end."""
         if self._listening is not None and not self._listening.stop():
             LOG.warning("The message bus of Nova's notifications is away: it is not waited for")
+        for each in self._publishing:
+            each.stop()
         self.worker.stop()
+        for each in self._publishing:
+            each.close()
         if self._started and self._endpoint is not None:
             self._endpoint.stop()

@@ -14,7 +14,7 @@ from typing import Any
 from oslo_log import log as logging
 
 from blazar_vmexpire import tracing, words
-from blazar_vmexpire.db.journal import Finish, Happening, Journal
+from blazar_vmexpire.db.journal import PRIVATE, Finish, Happening, Journal
 
 LOG = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ _LEVELS = {
     "vanished_unexplained": levels.WARNING,
 }
 
-#: Details that are not for everybody who reads logs: the database has them.
-_ADDRESSES = frozenset({"recipient", "message_id"})
 #: Details that say why, in the order in which they are looked for.
 _REASONS = ("failed", "reason", "instead_of_owner", "evidence")
 _LONGEST = 300
@@ -74,7 +72,7 @@ def _level(happening: Happening) -> int:
 
 def _parts(happenings: list[Happening], finish: Finish | None) -> Iterator[str]:
     for happening in happenings:
-        yield _happened(happening)
+        yield sentence(happening)
     if finish is not None:
         state = finish.after
         if not happenings and finish.before != finish.after:
@@ -85,7 +83,7 @@ def _parts(happenings: list[Happening], finish: Finish | None) -> Iterator[str]:
     yield from (f"request {request_id}" for request_id in sorted(filter(None, requests)))
 
 
-def _happened(happening: Happening) -> str:
+def sentence(happening: Happening) -> str:
     """Say what happened, with what, by whom, and why."""
     details = dict(happening.details)
     why = next((details.pop(name) for name in _REASONS if details.get(name)), None)
@@ -104,7 +102,7 @@ def _spoken(event: str) -> str:
 
 def _shown(details: Mapping[str, Any]) -> Iterator[str]:
     for name, value in details.items():
-        if name in _ADDRESSES or value is None or value is False:
+        if name in PRIVATE or value is None or value is False:
             continue
         yield _spoken(name) if value is True else f"{_spoken(name)} {_text(value)}"
 

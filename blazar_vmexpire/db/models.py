@@ -153,6 +153,20 @@ chores = sa.Table(
     **_MYSQL,
 )
 
+#: How far each notifier has got in the histories, which are one stream by their ids.
+cursors = sa.Table(
+    "vm_expiration_cursors",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    # The id of the last entry that it has taken, or that is not for it.
+    sa.Column("position", sa.BigInteger, nullable=False),
+    # How often the next one was tried in vain, when it is tried again, and why.
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("retry_at", Moment),
+    sa.Column("last_error", sa.Text),
+    **_MYSQL,
+)
+
 #: One row for each end that was begun, and for each call that cannot be undone: what the brake
 #: counts. Only the last hour matters.
 passes = sa.Table(

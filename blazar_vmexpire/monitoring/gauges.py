@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from blazar_vmexpire import lifecycle
 from blazar_vmexpire.brake import Brake
+from blazar_vmexpire.db import outbox
 from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.db.models import chores, expirations, notices
 from blazar_vmexpire.intake import arrivals
@@ -33,11 +34,17 @@ class Gauges:
     """Reads the database when it is scraped. A collector for a Prometheus registry.
 
     :param clock: naive UTC.
+    :param notifiers: names of those that are on.
     """
 
     def __init__(
-        self, database: Database, clock: Callable[[], datetime.datetime], brake: Brake
+        self,
+        database: Database,
+        clock: Callable[[], datetime.datetime],
+        brake: Brake,
+        notifiers: Collection[str] = (),
     ) -> None:
+        self._notifiers = notifiers
         self._database = database
         self._clock = clock
         self._brake = brake
@@ -66,6 +73,7 @@ class Gauges:
                     *self._backlog(connection),
                     *self._braked(connection),
                     *self._turns(connection),
+                    *self._untold(connection),
                 ]
         except (oslo_db_exception.DBError, sa.exc.SQLAlchemyError) as error:
             # A scrape that fails would hide what the process itself has counted.
@@ -145,6 +153,18 @@ class Gauges:
             "When one of Nova's notifications last came, to the minute; 0: none has.",
             value=(came - _EPOCH).total_seconds() if came else 0,
         )
+
+    def _untold(self, connection: sa.Connection) -> Iterator[Metric]:
+        count = _gauge(
+            "notifications_waiting", "What a notifier has not handed over yet.", "notifier"
+        )
+        age = _gauge(
+            "notifications_oldest_seconds", "For how long the first of them waits.", "notifier"
+        )
+        for name, waiting, oldest in outbox.backlog(connection, self._notifiers):
+            count.add_metric([name], waiting)
+            age.add_metric([name], (self._clock() - oldest).total_seconds() if oldest else 0)
+        yield from (count, age)
 
 
 def _gauge(name: str, text: str, *labels: str, value: float | None = None) -> GaugeMetricFamily:

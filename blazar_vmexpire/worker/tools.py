@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from oslo_config import cfg
 from oslo_utils import timeutils
 
-from blazar_vmexpire import RESOURCE_TYPE, lifecycle
+from blazar_vmexpire import RESOURCE_TYPE, lifecycle, notifiers
 from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.brake import Brake
 from blazar_vmexpire.cloud import Cloud, connect
-from blazar_vmexpire.conf import brake, mail, opts
+from blazar_vmexpire.conf import brake, mail, opts, webhook
 from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.db.journal import Journal
 from blazar_vmexpire.exceptions import ConfigError
@@ -29,6 +29,7 @@ from blazar_vmexpire.notices import (
     parse_recipient,
     parse_sender,
 )
+from blazar_vmexpire.notifiers import Notifier
 from blazar_vmexpire.terms import TermsBook
 
 
@@ -47,6 +48,7 @@ class Tools:
     renderer: Renderer
     mailer: Mailer
     metrics: Metrics
+    notifiers: Mapping[str, Notifier]
 
     def retry_at(self, attempts: int) -> datetime.datetime:
         """Say when something that failed ``attempts`` times is tried again."""
@@ -84,6 +86,7 @@ def assemble(
         renderer=Renderer.from_conf(conf, preface=DRY_RUN if conf[RESOURCE_TYPE].dry_run else None),
         mailer=Mailer(conf),
         metrics=metrics,
+        notifiers=notifiers.load(conf),
     )
 
 
@@ -105,6 +108,7 @@ def check(conf: cfg.ConfigOpts) -> None:
     _check_address(conf, brake.GROUP.name, "contact", parse_recipient)
     _check_address(conf, mail.GROUP.name, "from_address", parse_sender)
     _check_certificates(conf, mail.GROUP.name, "cafile")
+    _check_certificates(conf, webhook.GROUP.name, "cafile")
 
 
 def _check_address(
