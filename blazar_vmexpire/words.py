@@ -32,6 +32,12 @@ def one_line(text: str, limit: int = 255) -> str:
 
     :param limit: the most characters that are kept, at least 1; a text that is cut ends in ``…``.
     """
+    # Nearly every text can be printed as it is, which is found out a hundred times as fast.
+    line = " ".join((text if text.isprintable() else _harmless(text)).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def _harmless(text: str) -> str:
     kept = []
     for character in text:
         category = unicodedata.category(character)
@@ -41,8 +47,7 @@ def one_line(text: str, limit: int = 255) -> str:
             continue
         else:
             kept.append(character)
-    line = " ".join("".join(kept).split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+    return "".join(kept)
 
 
 def without_addresses(text: str) -> str:
@@ -57,12 +62,13 @@ def plain_body(text: str) -> str:
     characters but for the tabulator, and lone surrogates.
     """
     lines = [
-        "".join(
-            c for c in line if c == "\t" or unicodedata.category(c) not in {"Cc", "Cs"}
-        ).rstrip()
-        for line in text.splitlines()
+        (line if line.isprintable() else _sendable(line)).rstrip() for line in text.splitlines()
     ]
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def _sendable(line: str) -> str:
+    return "".join(c for c in line if c == "\t" or unicodedata.category(c) not in {"Cc", "Cs"})
 
 
 def paragraph(text: str, width: int = 72) -> str:

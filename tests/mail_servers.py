@@ -52,6 +52,8 @@ class MailServer(Controller):
         self._sock = listening_socket()
         self.mails: list[Envelope] = []
         self.encrypted: list[bool] = []
+        #: How many connections were made.
+        self.connections = 0
         #: Answers by command (MAIL, RCPT, DATA) in the place of the usual ones.
         self.answers: dict[str, str] = {}
         #: Answers to RCPT by address.
@@ -66,6 +68,7 @@ class MailServer(Controller):
         """Be as at the start."""
         self.mails.clear()
         self.encrypted.clear()
+        self.connections = 0
         self.answers.clear()
         self.refused.clear()
 
@@ -81,6 +84,18 @@ class MailServer(Controller):
 
     def _create_server(self) -> Any:
         return self.loop.create_server(self._factory_invoker, sock=self._sock, ssl=self.ssl_context)
+
+    async def handle_EHLO(
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        hostname: str,
+        responses: list[str],
+    ) -> list[str]:
+        self.connections += 1
+        session.host_name = hostname
+        return responses
 
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -136,7 +151,8 @@ class OddServer:
 
     :param script: answers by what they answer: ``connect``, ``EHLO``, ``MAIL``, ``RCPT``, ``DATA``,
         ``content``, ``QUIT``: a line, :data:`HANG`, :data:`DROP` or a :class:`Trickle`. What is not
-        named is answered as a server that works would.
+        named is answered as a server that works would. A list has one answer for each time,
+        and the usual one after that.
     :param deaf_to_content: whether the content of a mail is left unread.
     """
 
@@ -174,9 +190,10 @@ class OddServer:
         self._sock.close()
 
     def _serve(self) -> None:
-        connection, _ = self._sock.accept()
-        with connection, contextlib.suppress(OSError):
-            self._talk(connection)
+        while not self._released.is_set():
+            connection, _ = self._sock.accept()
+            with connection, contextlib.suppress(OSError):
+                self._talk(connection)
 
     def _talk(self, connection: socket.socket) -> None:
         stream = connection.makefile("rb")
@@ -185,6 +202,8 @@ class OddServer:
         for line in stream:
             command = line.split()[0].decode("ascii", "replace").upper()
             if not self._answer(connection, command):
+                return
+            if command == "QUIT":
                 return
             if command == "DATA" and self._script["DATA"] == self.USUAL["DATA"]:
                 if self._deaf:
@@ -202,6 +221,8 @@ class OddServer:
         """Answer a command; False ends the conversation."""
         self.asked.append(command)
         answer = self._script.get(command, "502 what?")
+        if isinstance(answer, list):
+            answer = answer.pop(0) if answer else self.USUAL[command]
         if answer is DROP:
             return False
         if answer is HANG:

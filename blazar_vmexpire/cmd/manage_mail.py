@@ -106,4 +106,6 @@ def _test(conf: cfg.ConfigOpts, arguments: Any) -> None:
         answer = mailer.send(message, arguments.address)
     except (MailUnavailable, Undeliverable) as error:
         raise CommandError(f"the mail was not sent: {error}") from error
+    finally:
+        mailer.rest()
     print(f"The mail server took the mail to {arguments.address}: {answer}")

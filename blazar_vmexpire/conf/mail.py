@@ -70,6 +70,15 @@ OPTS = [
         " Mails then link to the VM's page there; unset means no link.",
     ),
     cfg.IntOpt(
+        "max_per_minute",
+        default=0,
+        min=0,
+        help="How many notices one blazar-manager or worker hands to the mail server in a minute at"
+        " most, where that limits what it takes from one client; the others wait their turn."
+        " 0 means no limit. A notice that is late because of it moves the end that it is about: the"
+        " owner has minimum_notice all the same.",
+    ),
+    cfg.IntOpt(
         "max_refusals",
         default=3,
         min=1,

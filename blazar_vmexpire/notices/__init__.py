@@ -13,13 +13,8 @@ from blazar_vmexpire.notices.content import (
     Named,
     Notice,
 )
-from blazar_vmexpire.notices.mail import (
-    Mailer,
-    MailUnavailable,
-    Undeliverable,
-    build_message,
-    message_id_for,
-)
+from blazar_vmexpire.notices.mail import build_message, message_id_for
+from blazar_vmexpire.notices.mailer import Mailer, MailUnavailable, Undeliverable
 from blazar_vmexpire.notices.render import (
     ALARM,
     DRY_RUN,

@@ -65,13 +65,16 @@ class Connection(smtplib.SMTP):
     ) -> None:
         self._deadline = deadline
         self._tls = tls
+        self._reader: _Reader | None = None
         # A local_hostname that is given spares smtplib's look-ups in the DNS; see connect().
         super().__init__(host, port, local_hostname="localhost")
         self.local_hostname = _own_name(self._connected())
 
     def set_deadline(self, deadline: Deadline) -> None:
-        """Put another deadline in the place of the one given first."""
+        """Begin another exchange, with a deadline of its own."""
         self._deadline = deadline
+        if self._reader is not None:
+            self._reader.begin()
 
     def connect(
         self,
@@ -130,7 +133,8 @@ class Connection(smtplib.SMTP):
         """Read one reply, waiting until the deadline at most."""
         sock = self._connected()
         if self.file is None:
-            self.file = io.BufferedReader(_Reader(sock, lambda: self._deadline.remaining()))
+            self._reader = _Reader(sock, lambda: self._deadline.remaining())
+            self.file = io.BufferedReader(self._reader)
         reply = super().getreply()
         # A TLS handshake may follow. It takes the socket's timeout as a bound of the whole of it.
         sock.settimeout(self._deadline.remaining_or_least())
@@ -152,6 +156,10 @@ class _Reader(io.RawIOBase):
     def __init__(self, sock: socket.socket, remaining: Callable[[], float]) -> None:
         self._sock = sock
         self._remaining = remaining
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the server say as much as it may in one exchange."""
         self._left = _READ_LIMIT
 
     def readable(self) -> bool:

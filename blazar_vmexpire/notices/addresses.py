@@ -18,6 +18,7 @@ taken, and nothing else is guessed at:
 
 from __future__ import annotations
 
+import functools
 import re
 from email.headerregistry import Address, AddressHeader
 from email.policy import SMTP
@@ -68,6 +69,7 @@ def parse_recipient(text: str) -> str:
     return address
 
 
+@functools.lru_cache(maxsize=8)
 def parse_sender(text: str) -> Address:
     """Read the sender of the notices: a plain address, or ``Name <address>``.
 

@@ -94,6 +94,8 @@ class Worker:
         self._tools.metrics.claimed(len(rows))
         for row in rows:
             self._steps.run(row)
+        if not rows:
+            self._tools.mailer.rest()
         return len(rows)
 
     def do_duties(self) -> None:
@@ -154,7 +156,10 @@ class Worker:
                 for _ in range(slots - len(rows)):
                     room.release()
                 if not rows:
+                    # The mail server need not keep a connection for what comes later.
+                    self._tools.mailer.rest()
                     self._wake.wait(options.poll_interval.total_seconds())
+        self._tools.mailer.rest()
 
     def _give_back(self, row: Expiration) -> None:
         try:

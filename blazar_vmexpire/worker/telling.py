@@ -10,6 +10,7 @@ stays away.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Sequence
 
 from oslo_log import log as logging
@@ -60,6 +61,9 @@ class Telling:
         :returns: whether the mail server accepted it. If not, its row says when it is tried again.
         """
         tools = self._tools
+        if wait := tools.mailer.wait(notice.id, tools.clock()):
+            self._let_wait(row, notice, wait)
+            return False
         try:
             recipient = self._recipient(row, notice)
             content = self._content(row, notice, recipient)
@@ -121,6 +125,15 @@ class Telling:
             answer,
         )
         return True
+
+    def _let_wait(self, row: Expiration, notice: NoticeRow, wait: datetime.timedelta) -> None:
+        """Let a notice wait for its turn at the pace of ``max_per_minute``: that is no failure."""
+        due_at = self._tools.clock() + wait
+        LOG.debug("Server %s: notice %s waits until %s UTC", row.server_id, notice.kind, due_at)
+        with self._tools.database.begin() as connection:
+            db_api.update_notice(
+                connection, notice.id, due_at=due_at, last_error="it waits: max_per_minute"
+            )
 
     def give_up(self, notices: Sequence[NoticeRow], why: str) -> None:
         """Let notices rest that need not be sent any more."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from blazar_vmexpire import RESOURCE_TYPE
-from tests.benchmarks import measures
+from tests.benchmarks import mails, measures
 from tests.benchmarks.nova import NovaServer
 from tests.benchmarks.report import Figure
 from tests.databases import Backend
@@ -34,12 +34,14 @@ class Size:
     :ivar new: VMs that are adopted, and due rows of the queue.
     :ivar known: VMs whose reconciliation finds nothing to do, and leases.
     :ivar page: servers on a page.
+    :ivar mails: notices that are sent.
     :ivar times: how often what varies is repeated; its median counts.
     """
 
     new: int = 20_000
     known: int = 100_000
     page: int = 1000
+    mails: int = 10_000
     times: int = 5
 
 
@@ -66,7 +68,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="vmx-bench-") as directory:
         bench = _Bench(backend, size, say, run, workers, pathlib.Path(directory))
-        return [*bench.with_new_vms(), *bench.with_known_vms()]
+        return [*bench.with_new_vms(), *bench.with_known_vms(), *bench.with_mails()]
 
 
 class _Bench:
@@ -175,6 +177,33 @@ class _Bench:
 
             yield from self._lists(options)
             yield from self._bursts(options)
+
+    def with_mails(self) -> Iterator[Figure]:
+        """Word notices and hand them to a mail server."""
+        count, threads = self._size.mails, 4
+        server = mails.MailServer()
+        try:
+            self._say(f"sending {count:,} mails bare")
+            with server.expecting(count):
+                bare = self._run(mails.send_bare, server.port, count)
+            self._say(f"sending {count:,} notices")
+            with server.expecting(count):
+                ours = self._run(mails.hand_over, server.port, count, threads)
+        finally:
+            server.stop()
+        yield Figure(
+            f"sending {count:,} mails by bare smtplib over one connection, ready as they are",
+            count / bare,
+            "mails/s",
+        )
+        yield Figure(
+            f"wording {count:,} notices, in text and HTML, and sending them, {threads} threads",
+            count / ours["seconds"],
+            "mails/s",
+            at_least=200,
+            raw=ours,
+        )
+        yield Figure("  processor time for each notice", 1e6 * ours["cpu"] / count, "µs")
 
     def _lists(self, options: pathlib.Path) -> Iterator[Figure]:
         """List VMs by our API, page by page."""

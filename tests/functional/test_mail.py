@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import email.policy
 import time
@@ -343,8 +344,97 @@ def test_unknown_host() -> None:
 def test_acceptance_counts_whatever_comes_after(goodbye: object) -> None:
     began = time.monotonic()
     with OddServer({"QUIT": goodbye}) as server:
-        assert mailer(server.port).send(mail(), ALICE) == "250 2.0.0 queued as 4711"
+        sender = mailer(server.port)
+        assert sender.send(mail(), ALICE) == "250 2.0.0 queued as 4711"
+        sender.rest()
+        assert server.asked[-1] == "QUIT"
     assert time.monotonic() - began < AT_MOST
+
+
+# Many mails.
+
+
+def test_a_batch_goes_over_one_connection_and_the_next_over_another(server: MailServer) -> None:
+    sender = mailer(server.port)
+    for _ in range(50):
+        sender.send(mail(), ALICE)
+    assert (len(server.mails), server.connections) == (50, 1)
+    sender.rest()
+    sender.rest()
+    sender.send(mail(), ALICE)
+    assert (len(server.mails), server.connections) == (51, 2)
+    sender.rest()
+
+
+def test_threads_do_not_share_a_connection(server: MailServer) -> None:
+    sender = mailer(server.port)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: sender.send(mail(), ALICE), range(100)))
+    sender.rest()
+    assert set(answers) == {"250 2.0.0 queued as 4711"}
+    assert len(server.mails) == 100
+    assert 1 <= server.connections <= 4
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"MAIL": ["250 OK", "421 4.7.0 too many mails"]},
+        {"MAIL": ["250 OK", "451 4.7.0 slow down"]},
+        {"MAIL": ["250 OK", DROP]},
+        {"RCPT": ["250 OK", "421 4.3.2 shutting down"]},
+        {"RCPT": ["250 OK", DROP]},
+    ],
+)
+def test_a_connection_that_the_server_gives_up_is_replaced(script: dict[str, Any]) -> None:
+    with OddServer(script) as server:
+        sender = mailer(server.port)
+        for _ in range(2):
+            assert sender.send(mail(), ALICE) == "250 2.0.0 queued as 4711"
+        sender.rest()
+        assert server.asked.count("connect") == 2
+        assert server.asked.count("content") == 2
+
+
+def test_what_was_said_of_the_content_is_final(server: MailServer) -> None:
+    """A second try of the mail could be a second mail."""
+    with OddServer({"content": ["250 2.0.0 queued as 4711", DROP]}) as odd:
+        sender = mailer(odd.port)
+        sender.send(mail(), ALICE)
+        with pytest.raises(MailUnavailable):
+            sender.send(mail(), ALICE)
+    assert odd.asked.count("content") == 2
+
+
+def test_a_refused_recipient_says_nothing_about_the_next(server: MailServer) -> None:
+    sender = mailer(server.port)
+    server.refused["bob@example.org"] = "550 5.1.1 no such user"
+    sender.send(mail(), ALICE)
+    with pytest.raises(Undeliverable):
+        sender.send(mail(), "bob@example.org")
+    sender.send(mail(), ALICE)
+    sender.rest()
+    assert [envelope.rcpt_tos for envelope in server.mails] == [[ALICE], [ALICE]]
+
+
+def test_a_resting_connection_does_not_outlive_the_timeout_of_a_mail() -> None:
+    with OddServer({"MAIL": ["250 OK", HANG]}) as server:
+        sender = mailer(server.port, timeout=SHORT)
+        sender.send(mail(), ALICE)
+        began = time.monotonic()
+        with pytest.raises(MailUnavailable):
+            sender.send(mail(), ALICE)
+        assert time.monotonic() - began < AT_MOST
+
+
+def test_a_server_may_say_as_much_in_all_as_it_likes() -> None:
+    """What it may say in one exchange is limited; over one connection there are many."""
+    with OddServer({"RCPT": "250-x\r\n" * 60_000 + "250 OK"}) as server:
+        sender = mailer(server.port)
+        for _ in range(4):
+            sender.send(mail(), ALICE)
+        sender.rest()
+        assert server.asked.count("connect") == 1
 
 
 def test_bad_recipient_is_refused_before_anybody_is_asked() -> None:

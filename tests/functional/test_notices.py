@@ -237,3 +237,20 @@ def test_reminders_that_were_missed_are_not_sent_late(world: World) -> None:
     # The end moved so that minimum_notice fits: the last one due by then speaks for all.
     assert [notice.kind for notice in world.notices(server_id)] == ["reminder/5d"]
     assert len(world.mails) == 1
+
+
+@pytest.mark.options({"vmexpire_mail": {"max_per_minute": "2"}})
+def test_notices_of_a_big_batch_wait_their_turn_and_all_arrive(world: World) -> None:
+    servers = [world.adopt(f"web{n}") for n in range(6)]
+    end = min(the_end(world, server_id) for server_id in servers)
+    world.clock.set(end - timedelta(days=9))
+    world.harness.work()
+    assert len(world.mails) == 2
+    waiting = [notice for s in servers for notice in world.notices(s) if notice.due_at]
+    assert {notice.attempts for notice in waiting} == {0}
+    assert len({notice.due_at for notice in waiting}) == 2
+    for sent in (4, 6):
+        world.clock.advance(minutes=1)
+        world.harness.work()
+        assert len(world.mails) == sent
+    assert {the_end(world, server_id) for server_id in servers} == {end}
