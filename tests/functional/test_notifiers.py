@@ -8,15 +8,18 @@ import hashlib
 import hmac
 import http.server
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from oslo_config import cfg
+from oslo_utils import timeutils
 
 from blazar_vmexpire import notifiers
 from blazar_vmexpire.conf import opts
@@ -28,9 +31,10 @@ from blazar_vmexpire.exceptions import ClaimLost, ConfigError
 from blazar_vmexpire.notifiers import NotDelivered, Notification
 from blazar_vmexpire.notifiers.webhook import Webhook
 from blazar_vmexpire.worker.publishing import Publishing
-from tests.functional.worker_process import wait_until
+from tests.fakes.cloud import FakeCloud
+from tests.functional.worker_process import Command, wait_until
 from tests.functional.world import World
-from tests.mail_servers import Certificates, make_certificates
+from tests.mail_servers import Certificates, listening_socket, make_certificates
 
 SQLITE = pytest.mark.databases("sqlite")
 #: Weeks pass between two looks.
@@ -382,3 +386,48 @@ def test_https_is_checked(receiver: Receiver, certificates: Certificates) -> Non
         Webhook(options(vmexpire_webhook={"url": url})).notify(NOTIFICATION)
     assert len(receiver.taken) == 1
     trusting.close()
+
+
+# A bus that is away ------------------------------------------------------------------------------
+
+
+@SQLITE
+def test_a_bus_that_is_away_keeps_nobody(
+    tmp_path: Path, database_url: str, cloud: FakeCloud, database: Database
+) -> None:
+    """A worker of its own. What oslo.messaging could not send, it only logs: it is sent again."""
+    with listening_socket() as sock:
+        port = sock.getsockname()[1]
+    command = Command(tmp_path, database_url, cloud)
+    command.options["vmexpire_notifiers"] = {"enabled": "bus", "timeout": "1s"}
+    command.options["oslo_messaging_notifications"] = {
+        "driver": "messagingv2",
+        "transport_url": f"rabbit://nobody:nothing@127.0.0.1:{port}/",
+    }
+    process = command.start()
+    try:
+        # From here on it is told what happens.
+        wait_until(lambda: _cursors(database), "it begins", 120)
+        _take_in(command, cloud, database, "web1")
+        said = "Notifier bus is told nothing until"
+        wait_until(lambda: said in command.log, "that is said", 120)
+        _take_in(command, cloud, database, "web2")
+        ((position, attempts),) = _cursors(database)
+        assert (position, attempts > 0) == (0, True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, command.log
+    finally:
+        command.kill()
+
+
+def _take_in(command: Command, cloud: FakeCloud, database: Database, name: str) -> None:
+    server_id = cloud.add_server(name=name, project_id=cloud.add_project(name))
+    with database.begin() as connection:
+        db_api.see(connection, server_id, timeutils.utcnow())
+    wait_until(lambda: f"Server {server_id}: adopted" in command.log, "it is taken in", 120)
+
+
+def _cursors(database: Database) -> list[tuple[int, int]]:
+    with database.begin() as connection:
+        found = connection.execute(sa.select(cursors.c.position, cursors.c.attempts))
+        return [(row.position, row.attempts) for row in found]
