@@ -63,6 +63,12 @@ OPTS = [
         help="Whether a mail has an HTML part beside its text, which says the same. Without it,"
         " mails are plain text.",
     ),
+    cfg.BoolOpt(
+        "calendar",
+        default=True,
+        help="Whether a mail about an end that is to come has a calendar entry (iCalendar)"
+        " attached, which later mails move or cancel. Without it, mails are text and HTML alone.",
+    ),
     cfg.URIOpt(
         "dashboard_url",
         schemes=["http", "https"],

@@ -12,6 +12,8 @@ from email.message import EmailMessage
 from email.policy import SMTP, EmailPolicy, Policy
 from typing import Any
 
+import icalendar
+
 from blazar_vmexpire import words
 from blazar_vmexpire.notices.addresses import parse_recipient, parse_sender
 from blazar_vmexpire.notices.content import Notice
@@ -56,9 +58,24 @@ class _PlainText(BaseHeader):
         return f"{self.name}: {text}{policy.linesep}"
 
 
+class _Registry(HeaderRegistry):
+    """A registry that makes the class of a header once, and not for each header of each mail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[str, type] = {}
+
+    def __getitem__(self, name: str) -> type:
+        """Return the class of a header."""
+        key = name.lower()
+        if key not in self._made:
+            self._made[key] = super().__getitem__(name)
+        return self._made[key]
+
+
 def _policy() -> EmailPolicy[EmailMessage]:
     """Say how mails are written: as ASCII, so that no server on the way needs 8BITMIME."""
-    registry = HeaderRegistry()
+    registry = _Registry()
     for name in ("Subject", "List-Id", "X-OpenStack-Server", "X-OpenStack-Project"):
         registry.map_to_type(name, _PlainText)
     return SMTP.clone(cte_type="7bit", header_factory=registry)
@@ -90,6 +107,7 @@ def build_message(
     from_address: str,
     message_id: str,
     date: datetime.datetime,
+    calendar: icalendar.Calendar | None = None,
 ) -> EmailMessage:
     """Build the mail of a worded notice.
 
@@ -97,6 +115,7 @@ def build_message(
     :param recipient: one address, as :func:`parse_recipient` gives it.
     :param from_address: the sender: an address, or ``Name <address>``.
     :param date: of the mail, naive UTC.
+    :param calendar: attached, so that it takes the place of neither text nor HTML anywhere.
     :raises BadAddress: when an address is none.
     """
     message = EmailMessage(policy=POLICY)
@@ -118,6 +137,14 @@ def build_message(
         # After the text: of several forms, readers show the last that they can.
         html = words.plain_body(rendered.html)
         message.add_alternative(html, subtype="html", charset="utf-8", cte=_encoding(html))
+    if calendar is not None:
+        message.add_attachment(
+            calendar.to_ical(),
+            maintype="text",
+            subtype="calendar",
+            filename="vm-expiration.ics",
+            params={"method": str(calendar["METHOD"]), "charset": "utf-8"},
+        )
     return message
 
 

@@ -198,10 +198,10 @@ class Renderer:
         return list(problems)
 
     def _context(self, notice: Notice) -> dict[str, Any]:
-        return _context(notice) | {"dashboard_link": self._dashboard_link(notice)}
+        return _context(notice) | {"dashboard_link": self.dashboard_link(notice)}
 
-    def _dashboard_link(self, notice: Notice) -> str | None:
-        """Give the address of the VM's page in Horizon."""
+    def dashboard_link(self, notice: Notice) -> str | None:
+        """Give the address of the VM's page in Horizon; None where no dashboard is known."""
         if self._dashboard_url is None:
             return None
         server_id = urllib.parse.quote(notice.server_id, safe="")

@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 from collections.abc import Sequence
 
+import icalendar
 from oslo_log import log as logging
 
 from blazar_vmexpire import RESOURCE_TYPE, extension, lifecycle, words
@@ -28,8 +29,10 @@ from blazar_vmexpire.notices import (
     Notice,
     Undeliverable,
     build_message,
+    invitation,
     message_id_for,
     parse_recipient,
+    parse_sender,
 )
 from blazar_vmexpire.worker.tools import Tools
 
@@ -74,6 +77,7 @@ class Telling:
                 from_address=tools.conf.vmexpire_mail.from_address,
                 message_id=notice.message_id,
                 date=tools.clock(),
+                calendar=self._calendar(row, content),
             )
             answer = tools.mailer.send(message, recipient.address)
         except Undeliverable as error:
@@ -181,6 +185,18 @@ class Telling:
         if not contact:
             raise MailUnavailable(f"{why}, and undeliverable_contact is not set")
         return _Recipient(contact, owner, False, why)
+
+    def _calendar(self, row: Expiration, content: Notice) -> icalendar.Calendar | None:
+        """Make the calendar entry that goes with a notice; not for who gets those of many VMs."""
+        options = self._tools.conf.vmexpire_mail
+        if not options.calendar or not content.recipient_is_owner:
+            return None
+        return invitation.entry(
+            content,
+            generation=row.generation,
+            sender=parse_sender(options.from_address),
+            link=self._tools.renderer.dashboard_link(content),
+        )
 
     def _content(self, row: Expiration, notice: NoticeRow, recipient: _Recipient) -> Notice:
         tools = self._tools

@@ -26,7 +26,9 @@ from blazar_vmexpire.notices import (
     Notice,
     Renderer,
     build_message,
+    invitation,
     message_id_for,
+    parse_sender,
     samples,
 )
 from tests import mail_servers
@@ -90,7 +92,7 @@ def notices(count: int) -> list[Notice]:
 
 
 def hand_over(port: int, count: int, threads: int) -> dict[str, float]:
-    """Word so many notices, in text and HTML, and hand them over as a worker's threads do.
+    """Word so many notices, with HTML and calendar entry, and send them as a worker's threads do.
 
     :returns: ``seconds``; ``cpu``, those of this process.
     """
@@ -109,6 +111,7 @@ def hand_over(port: int, count: int, threads: int) -> dict[str, float]:
             from_address=_SENDER,
             message_id=message_id_for(notice.server_id, notice.kind, 1, mailer.domain),
             date=notice.now,
+            calendar=invitation.entry(notice, generation=1, sender=parse_sender(_SENDER)),
         )
         mailer.send(message, _RECIPIENT)
 

@@ -197,7 +197,7 @@ class _Bench:
             "mails/s",
         )
         yield Figure(
-            f"wording {count:,} notices, in text and HTML, and sending them, {threads} threads",
+            f"wording {count:,} whole notices and sending them, {threads} threads",
             count / ours["seconds"],
             "mails/s",
             at_least=200,

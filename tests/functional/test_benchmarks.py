@@ -46,7 +46,7 @@ def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -
         "50 leases end at once, beside a manager, at the brake's pace: 0 taken, 30 moved, 20 left",
         "50 leases end at once, beside a manager, the pace lifted: 0 taken, 0 moved, 50 left",
         "sending 20 mails by bare smtplib over one connection, ready as they are",
-        "wording 20 notices, in text and HTML, and sending them, 4 threads",
+        "wording 20 whole notices and sending them, 4 threads",
         "processor time for each notice",
     ]
     assert all(figure.value > 0 for figure in figures)
@@ -58,7 +58,7 @@ def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -
         f"a page of 100 of one project, 50 VMs, the slowest: {_slowest(figures, 'project')}",
         "50 leases end at once, beside a manager, at the brake's pace: 0 taken, 30 moved, 20 left",
         "50 leases end at once, beside a manager, the pace lifted: 0 taken, 0 moved, 50 left",
-        "wording 20 notices, in text and HTML, and sending them, 4 threads",
+        "wording 20 whole notices and sending them, 4 threads",
     ]
     # As large as Nova's own: the figure for parsing depends on it.
     assert 2_200 <= int(_size(figures).replace(",", "")) <= 2_500

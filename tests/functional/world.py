@@ -40,6 +40,13 @@ def parsed(envelope: Envelope) -> Mail:
     return email.message_from_bytes(envelope.content, Mail, policy=email.policy.default)
 
 
+def calendar_of(mail: EmailMessage) -> str | None:
+    """Return the calendar entry that is attached to a mail, if there is one."""
+    parts = [part for part in mail.iter_attachments() if part.get_content_subtype() == "calendar"]
+    (text,) = [part.get_content() for part in parts] or [None]
+    return text
+
+
 class World:
     """Alice of project alpha, Bob of project beta, and whatever VMs a test adds."""
 
