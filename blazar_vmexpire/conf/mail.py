@@ -58,6 +58,12 @@ OPTS = [
         " there replaces the built-in template of the same name; the others stay.",
     ),
     cfg.BoolOpt(
+        "tell_extensions",
+        default=False,
+        help="Whether an owner who was told of an end is told when that is extended, by whom and"
+        " until when; the calendar entry of that end moves with it.",
+    ),
+    cfg.BoolOpt(
         "html",
         default=True,
         help="Whether a mail has an HTML part beside its text, which says the same. Without it,"

@@ -385,6 +385,36 @@ def add_notice(
     return True
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Extended:
+    """Who extended a VM."""
+
+    user_id: str | None
+    by_admin: bool
+
+
+def extended_by(
+    connection: sa.Connection, server_id: str, generation: int, since: datetime.datetime
+) -> Extended | None:
+    """Say who made a generation of a VM by extending it; None where that is not how it came.
+
+    :param since: an extension before this does not count.
+    """
+    found = connection.execute(
+        sa.select(history.c.actor, history.c.details)
+        .where(
+            history.c.server_id == server_id,
+            history.c.generation == generation,
+            history.c.event == "extended",
+            history.c.at >= since,
+        )
+        .limit(1)
+    ).first()
+    if found is None:
+        return None
+    return Extended(found.actor, bool(json.loads(found.details).get("by_admin")))
+
+
 def carry_notices(connection: sa.Connection, row: Expiration, generation: int) -> None:
     """Let what was said of a VM's end, or is to be said, hold for the next generation, too.
 

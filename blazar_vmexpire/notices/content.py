@@ -18,6 +18,8 @@ class Kind(enum.StrEnum):
     QUARANTINED = "quarantined"
     #: The end was moved by the service itself.
     MOVED = "moved"
+    #: Somebody extended it, after its owner had been told of the end before.
+    EXTENDED = "extended"
     #: The end was moved to an earlier date, because the terms have changed.
     EARLIER = "earlier"
     #: The lease was deleted or damaged and has been put back.

@@ -15,7 +15,7 @@ from blazar_vmexpire.notices.content import Kind, Notice
 _WARNING = datetime.timedelta(days=1)
 
 #: What tells of an end to come, or of another one than was told before.
-_PUBLISHED = frozenset({Kind.REMINDER, Kind.QUARANTINED, Kind.EARLIER, Kind.MOVED})
+_PUBLISHED = frozenset({Kind.REMINDER, Kind.QUARANTINED, Kind.EARLIER, Kind.MOVED, Kind.EXTENDED})
 
 
 def entry(

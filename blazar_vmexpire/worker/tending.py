@@ -23,9 +23,11 @@ from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.exceptions import ActionFailed, ClaimLost
 from blazar_vmexpire.explicit import Pending
 from blazar_vmexpire.lifecycle import Event, State
+from blazar_vmexpire.notices import Kind
 from blazar_vmexpire.worker import claims, judging, quarantine
 from blazar_vmexpire.worker.case import TELL_OF_THE_END, Case, read
 from blazar_vmexpire.worker.changed_terms import ChangedTerms
+from blazar_vmexpire.worker.confirming import Confirming
 from blazar_vmexpire.worker.edits import Edits
 from blazar_vmexpire.worker.ending import begun
 from blazar_vmexpire.worker.holding import Holding
@@ -57,6 +59,7 @@ class Tending:
         self._terms = ChangedTerms(tools, keeping)
         self._pretending = Pretending(tools, keeping)
         self._holding = Holding(tools, keeping)
+        self._confirming = Confirming(tools, telling)
         self._edits = Edits(tools, telling)
         self._replacing = Replacing(tools, telling)
 
@@ -187,6 +190,8 @@ class Tending:
                     details=case.tells,
                 )
                 case.notices = db_api.notices_of(connection, row.server_id)
+        else:
+            self._confirming.resolve(case)
         return self._deliver(case)
 
     def _deliver(self, case: Case) -> bool:
@@ -211,6 +216,13 @@ class Tending:
         current = [n for n in waiting if n.generation == case.row.generation]
         reminders = [n for n in current if n.kind.startswith("reminder/")]
         overtaken = [n for n in waiting if n not in current] + reminders[:-1]
+        overtaken += [
+            n
+            for n in case.notices
+            if n.due_at is not None
+            and n.kind == Kind.EXTENDED
+            and n.generation != case.row.generation
+        ]
         # Of the end of a VM that was kept, and that its owner has back.
         overtaken += [n for n in case.notices if n.due_at is not None and n.kind == ENDED]
         if overtaken:

@@ -21,6 +21,7 @@ def entries(world: World) -> list[Any]:
 
 
 @pytest.mark.options({"virtual:vm": {"on_end_action": "delete"}})
+@pytest.mark.options({"vmexpire_mail": {"tell_extensions": "true"}})
 def test_an_entry_follows_the_end_and_goes_with_the_vm(world: World) -> None:
     server_id = world.adopt()
     first_end = world.row(server_id).ends_at
@@ -41,6 +42,8 @@ def test_an_entry_follows_the_end_and_goes_with_the_vm(world: World) -> None:
     ends = [one.vevent.dtstart.value.replace(tzinfo=None) for one in found]
     assert (ends[0], ends[-2]) == (first_end, second_end)
     assert sequences[-2] > sequences[0]
+    # The extension moved it at once.
+    assert (ends[1], sequences[1]) == (second_end, sequences[-2])
     assert [one.method.value for one in found] == [*["PUBLISH"] * (len(found) - 1), "CANCEL"]
     assert sequences[-1] > sequences[-2]
 

@@ -254,3 +254,60 @@ def test_notices_of_a_big_batch_wait_their_turn_and_all_arrive(world: World) -> 
         world.harness.work()
         assert len(world.mails) == sent
     assert {the_end(world, server_id) for server_id in servers} == {end}
+
+
+TELLING = pytest.mark.options({"vmexpire_mail": {"tell_extensions": "true"}})
+
+
+@TELLING
+@pytest.mark.parametrize("who", ["alice", "administrator"])
+def test_an_owner_who_was_told_of_an_end_is_told_that_it_is_off(world: World, who: str) -> None:
+    server_id = world.adopt()
+    world.live(the_end(world, server_id) - timedelta(days=5))
+    assert len(world.mails) == 1
+    api = world.as_admin if who == "administrator" else world.as_alice
+    until = world.clock.now() + timedelta(days=15)
+    assert world.update(server_id, api, end_date=until).status_code == 200
+    world.settle()
+    _, told = world.mails
+    assert "has been extended until" in str(told["Subject"])
+    text = " ".join(told.get_content().split())
+    assert f"has been extended until {the_end(world, server_id):%Y-%m-%d %H:%M} UTC" in text
+    name = 'user "alice"' if who == "alice" else 'administrator "'
+    assert f"Who extended it: {name}" in text
+    # It is no notice of the new end: that comes, too.
+    world.live(the_end(world, server_id) - timedelta(days=9))
+    assert len(world.mails) == 3
+    assert "will be" in str(world.mails[-1]["Subject"])
+
+
+@TELLING
+def test_who_extends_again_and_again_is_told_once_a_day(world: World) -> None:
+    server_id = world.adopt()
+    world.live(the_end(world, server_id) - timedelta(days=5))
+    for days in (13, 14, 15):
+        until = world.clock.now() + timedelta(days=days)
+        assert world.update(server_id, end_date=until).status_code == 200
+        world.settle()
+    assert len(world.mails) == 2
+    world.clock.advance(days=2)
+    assert world.update(server_id, end_date=until + timedelta(days=5)).status_code == 200
+    world.settle()
+    assert len(world.mails) == 3
+
+
+@TELLING
+def test_who_was_told_of_no_end_is_told_of_no_extension(world: World) -> None:
+    server_id = world.adopt()
+    world.live(the_end(world, server_id) - timedelta(days=20))
+    assert world.extend(server_id).status_code == 200
+    world.settle()
+    assert world.mails == []
+
+
+def test_that_an_end_is_off_need_not_be_told(world: World) -> None:
+    server_id = world.adopt()
+    world.live(the_end(world, server_id) - timedelta(days=5))
+    assert world.extend(server_id).status_code == 200
+    world.settle()
+    assert len(world.mails) == 1

@@ -70,7 +70,7 @@ def test_an_extension_moves_the_entry_and_an_end_cancels_it() -> None:
 def test_which_notices_have_one() -> None:
     notices = [dataclasses.replace(samples.REMINDER, kind=kind) for kind in KINDS]
     having = {n.kind for n in notices if entry(n, generation=1, sender=SENDER) is not None}
-    assert having == {"reminder", "quarantined", "moved", "earlier", "ended"}
+    assert having == {"reminder", "quarantined", "moved", "extended", "earlier", "ended"}
     endless = dataclasses.replace(samples.REMINDER, ends_at=None)
     assert entry(endless, generation=1, sender=SENDER) is None
 
