@@ -69,10 +69,11 @@ class Database:
             # SQLite then refuses at once instead of waiting. So each takes its turn from the start.
             sa.event.listen(engine, "before_cursor_execute", _begin_immediate, retval=True)
             sa.event.listen(engine, "connect", _wait_for_the_others)
-            self.engine = engine
         else:
             sa.event.listen(engine, "connect", _read_committed(engine.dialect))
-            self.engine = engine
+        # oslo.db has tried one connection already, which would be used as it is.
+        engine.dispose()
+        self.engine = engine
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts, *, max_retries: int | None = None) -> Database:
