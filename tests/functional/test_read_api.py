@@ -224,6 +224,20 @@ def test_queries_that_are_wrong_are_refused_with_a_sentence(
     assert answer.headers["x-openstack-request-id"].startswith("req-")
 
 
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [(None, 200), ("1.0", 200), ("latest", 200), ("1.99", 406), ("one", 400)],
+)
+def test_a_microversion_is_taken_as_by_blazars_own_routes(
+    world: World, version: str | None, status: int
+) -> None:
+    headers = {"OpenStack-API-Version": f"reservation {version}"} if version else {}
+    ours, blazars = (world.as_alice.get(path, headers=headers) for path in (ROOT, "/v1/leases"))
+    assert ours.status_code == blazars.status_code == status
+    for name in ("OpenStack-API-Version", "Vary"):
+        assert ours.headers.get(name) == blazars.headers.get(name)
+
+
 # One ----------------------------------------------------------------------------------------------
 
 
