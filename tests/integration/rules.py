@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules file of the calm sandbox.
 
-First come the rules of single scenarios, from ``rules.yaml``. Then copies of the ready-made files,
-with minutes for days. Each of these is about projects of its own, so that no other scenario is
-touched: those are in project alpha or beta, which are left on the terms of the options.
+It has copies of the ready-made files, with minutes for days, and the rules of single scenarios,
+from ``rules.yaml``. Each of the copies is about flavors or projects of its own, so that no other
+scenario is touched: those are in project alpha or beta, which are left on the terms of the options.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ OS_VM_EXPIRE = {
     "240": "0.055",
     "[2d]": "[2m]",
 }
+#: The same of etc/gpu.yaml.
+GPU = {
+    "14d": "4m",
+    "7d": "3m",
+    "90d": "6m",
+    "96": "0.06",
+    "[2d, 1d]": "[2m, 1m]",
+}
 
 
 def copy(name: str, instead: dict[str, str]) -> list[dict[str, object]]:
@@ -54,5 +62,6 @@ def write(path: Path) -> None:
         for rule in copy("os-vm-expire.yaml", OS_VM_EXPIRE)
     ]
     single = yaml.safe_load(Path(__file__).with_name("rules.yaml").read_text())["rules"]
-    rules = [*single, others, *genouest, *copy("cern.yaml", CERN)]
+    # Before all that is said of projects: it is about flavors, which nobody else uses.
+    rules = [*copy("gpu.yaml", GPU), *single, others, *genouest, *copy("cern.yaml", CERN)]
     path.write_text(yaml.safe_dump({"rules": rules}, sort_keys=False))
