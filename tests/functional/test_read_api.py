@@ -275,6 +275,8 @@ def test_all_that_is_known_of_one_is_shown(world: World) -> None:
         "hold": None,
         "exemption": None,
         "notices": [],
+        "chosen_actions": {"before_end_action": None, "on_end_action": None},
+        "imposed_on_end_action": None,
         "last_error": None,
     }
     world.live(end - timedelta(days=9))
@@ -294,7 +296,14 @@ def test_what_is_listed_is_what_is_shown(world: World) -> None:
     (found,) = world.as_alice.get(ROOT).json["vm_expirations"]
     alone = show(world, server_id).json["vm_expiration"]
     assert alone.items() >= found.items()
-    assert alone.keys() - found.keys() == {"hold", "exemption", "notices", "last_error"}
+    assert alone.keys() - found.keys() == {
+        "hold",
+        "exemption",
+        "notices",
+        "chosen_actions",
+        "imposed_on_end_action",
+        "last_error",
+    }
 
 
 @ALL_DATABASES
