@@ -160,6 +160,8 @@ def test_a_program_pages_and_notices_that_it_is_late(calm: Cloud) -> None:
     _delete(vms)
 
 
+# Its turn is one more that the others of make test would have to wait for.
+@pytest.mark.long
 def test_an_operator_trips_the_brake_and_releases_it(rough: Cloud) -> None:
     why = ("--reason", "something looks wrong")
     with rough.turns:
