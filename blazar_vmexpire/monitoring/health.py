@@ -39,7 +39,7 @@ class Health:
 
     def _of_the_database(self) -> list[str]:
         """Ask it in a thread of its own: a host that has gone away keeps who asks for minutes."""
-        if not self._asking.acquire(blocking=False):
+        if not self._asking.acquire(timeout=self._patience):
             return ["the database has not answered yet when it was asked before"]
         answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(

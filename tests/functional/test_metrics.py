@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import re
@@ -252,6 +253,18 @@ class TestDatabaseAway:
         assert value(found, "steps_total", state="seen", result="done") == 1
         borders["database"].mend()
         assert ask("/healthz").status_code == 200
+
+
+def test_who_asks_at_the_same_moment_gets_the_same_answer(world: World) -> None:
+    health = Health(world.harness.database, lambda: [])
+    together = threading.Barrier(8)
+
+    def ask(_: int) -> list[str]:
+        together.wait()
+        return health.problems()
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == [[]] * 8
 
 
 def test_a_database_that_does_not_answer_is_not_waited_for(world: World) -> None:
