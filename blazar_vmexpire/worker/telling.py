@@ -9,7 +9,6 @@ stays away.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections.abc import Sequence
 
@@ -23,7 +22,6 @@ from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.lifecycle import State
 from blazar_vmexpire.notices import (
-    BadAddress,
     KeptVolume,
     MailUnavailable,
     Notice,
@@ -31,21 +29,12 @@ from blazar_vmexpire.notices import (
     build_message,
     invitation,
     message_id_for,
-    parse_recipient,
     parse_sender,
 )
+from blazar_vmexpire.worker.recipients import Recipient, Recipients, report_orphan
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Recipient:
-    address: str
-    owner_name: str | None
-    is_owner: bool
-    why: str | None
-    """Why it is not the owner."""
 
 
 class Telling:
@@ -53,6 +42,7 @@ class Telling:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._recipients = Recipients(tools)
 
     def message_id(self, row: Expiration, kind: str) -> str:
         """Say the Message-ID of a notice: the same however often it is sent."""
@@ -68,7 +58,7 @@ class Telling:
             self._let_wait(row, notice, wait)
             return False
         try:
-            recipient = self._recipient(row, notice)
+            recipient = self._recipients.find(row, notice)
             content = self._content(row, notice, recipient)
             message = build_message(
                 tools.renderer.render(content),
@@ -145,47 +135,6 @@ class Telling:
             for notice in notices:
                 db_api.update_notice(connection, notice.id, due_at=None, last_error=why)
 
-    def _recipient(self, row: Expiration, notice: NoticeRow) -> _Recipient:
-        """Say who gets a notice: the owner, or the contact for those who cannot be reached.
-
-        :raises errors.CloudError: Keystone does not answer; that says nothing about the owner.
-        """
-        if self._tools.conf[RESOURCE_TYPE].dry_run:
-            return self._instead(None, "this is a dry run")
-        why = name = None
-        try:
-            if not row.user_id:
-                raise errors.NotFound("keystone", "get user", "the server has no user")
-            user = self._tools.cloud.keystone.get_user(row.user_id)
-        except errors.NotFound:
-            why = f"user {row.user_id} does not exist any more"
-            self._report_orphan(row, "user", row.user_id)
-        else:
-            name = user.name
-            try:
-                address = parse_recipient(user.email or "")
-            except BadAddress as error:
-                why = f"user {user.name} has no usable mail address: {error}"
-            else:
-                if not user.enabled:
-                    why = f"user {user.name} is disabled"
-                elif notice.refusals >= self._tools.conf.vmexpire_mail.max_refusals:
-                    why = f"{address} was refused {notice.refusals} times"
-                else:
-                    return _Recipient(address, name, True, None)
-        return self._instead(name, why)
-
-    def _instead(self, owner: str | None, why: str) -> _Recipient:
-        """Name the contact that gets what the owner does not.
-
-        :param owner: the owner's name.
-        :raises MailUnavailable: there is none.
-        """
-        contact = self._tools.conf[RESOURCE_TYPE].undeliverable_contact
-        if not contact:
-            raise MailUnavailable(f"{why}, and undeliverable_contact is not set")
-        return _Recipient(contact, owner, False, why)
-
     def _calendar(self, row: Expiration, content: Notice) -> icalendar.Calendar | None:
         """Make the calendar entry that goes with a notice; not for who gets those of many VMs."""
         options = self._tools.conf.vmexpire_mail
@@ -198,7 +147,7 @@ class Telling:
             link=self._tools.renderer.dashboard_link(content),
         )
 
-    def _content(self, row: Expiration, notice: NoticeRow, recipient: _Recipient) -> Notice:
+    def _content(self, row: Expiration, notice: NoticeRow, recipient: Recipient) -> Notice:
         tools = self._tools
         now = tools.clock()
         with tools.database.begin() as connection:
@@ -240,19 +189,11 @@ class Telling:
         try:
             return self._tools.cloud.keystone.get_project(row.project_id or "").name
         except errors.NotFound:
-            self._report_orphan(row, "project", row.project_id)
+            report_orphan(self._tools, row, "project", row.project_id)
             return row.project_id or ""
 
-    def _report_orphan(self, row: Expiration, kind: str, missing: str | None) -> None:
-        """Have it said, once, that the VM's user or project is gone: a person has to look.
-
-        Nothing follows from it: the VM ends when it would have ended, not earlier and not later.
-        """
-        with self._tools.database.begin() as connection:
-            db_api.record_once(connection, row, "orphaned", self._tools.clock(), **{kind: missing})
-
     def _refused(
-        self, row: Expiration, notice: NoticeRow, recipient: _Recipient, error: str
+        self, row: Expiration, notice: NoticeRow, recipient: Recipient, error: str
     ) -> None:
         refusals = notice.refusals + (1 if recipient.is_owner else 0)
         LOG.debug(
