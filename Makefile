@@ -35,7 +35,7 @@ venv: python ## Make .venv, with all that demo, bench and docs need
 .PHONY: venv-test
 venv-test: python
 	@echo "==> environment, with what the tests need"
-	@python3 tools/bootstrap.py --profile test
+	@python3 tools/bootstrap.py --profile test --profile horizon
 
 .PHONY: demo
 demo: venv ## Live a VM's life on a real cloud, narrated (KEEP=1 leaves it up; HYPERVISOR=libvirt)

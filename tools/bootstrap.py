@@ -326,7 +326,8 @@ def main() -> int:
         "--profile",
         action="append",
         default=[],
-        help="also install bindep.txt's packages of this profile (`test`, `libvirt`); repeatable",
+        help="also install bindep.txt's packages of this profile, and what its lock file names"
+        " (`test`, `horizon`, `libvirt`); repeatable",
     )
     arguments = parser.parse_args()
     started = time.monotonic()

@@ -61,7 +61,7 @@ def test_bindep_with_a_profile_adds_its_lines():
 def test_own_bindep_names_the_servers():
     names = bootstrap.parse_bindep(bootstrap.BINDEP.read_text())
     assert {"mariadb-server", "rabbitmq-server", "python3-venv"} <= set(names)
-    assert {"postgresql", "qemu-system-x86"}.isdisjoint(names)
+    assert {"postgresql", "chromium", "qemu-system-x86"}.isdisjoint(names)
 
 
 def test_profile_with_a_lock_file_wants_it_in_the_stamp():
@@ -77,17 +77,30 @@ def test_environment_with_another_profile_besides_is_finished(tmp_path, monkeypa
     (tmp_path / "bin" / "python").touch()
     bootstrap.STAMP.write_text(json.dumps(bootstrap.wanted_stamp(["libvirt"])))
     assert bootstrap.is_finished([])
-    assert bootstrap.is_finished(["test", "libvirt"])
+    assert bootstrap.is_finished(["profile-without-a-lock", "libvirt"])
     bootstrap.STAMP.write_text(json.dumps(bootstrap.wanted_stamp()))
     assert bootstrap.is_finished([])
     assert not bootstrap.is_finished(["libvirt"])
 
 
+def packages(lock):
+    lines = lock.read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def test_lock_pins_every_line():
-    lines = bootstrap.LOCK.read_text().splitlines()
-    packages = [line for line in lines if line and not line.startswith("#")]
-    assert len(packages) > 150
-    assert [line for line in packages if line.count("==") != 1 or " " in line] == []
+    pinned = packages(bootstrap.LOCK)
+    assert len(pinned) > 150
+    for profile in ("test", "horizon", "libvirt"):
+        pinned += packages(bootstrap.profile_lock(profile))
+    assert [line for line in pinned if line.count("==") != 1 or " " in line] == []
+
+
+def test_no_package_is_pinned_twice():
+    locks = [bootstrap.LOCK, *bootstrap.LOCK.parent.glob("requirements-*.lock")]
+    names = [line.partition("==")[0].lower() for lock in locks for line in packages(lock)]
+    assert len(locks) == 4
+    assert len(set(names)) == len(names)
 
 
 # --- ports ---
