@@ -38,9 +38,10 @@ venv-test: python
 	@python3 tools/bootstrap.py --profile test --profile horizon
 
 .PHONY: demo
-demo: venv ## Live a VM's life on a real cloud, narrated (KEEP=1 leaves it up; HYPERVISOR=libvirt)
+demo: venv ## Live a VM's life on a real cloud, narrated (KEEP=1 leaves it up; HYPERVISOR=libvirt; WITH=horizon)
 	@echo "==> demo"
-	@$(BIN)/python -m tools.demo $(if $(KEEP),--keep) $(if $(HYPERVISOR),--hypervisor $(HYPERVISOR))
+	@$(BIN)/python -m tools.demo $(if $(KEEP),--keep) $(if $(HYPERVISOR),--hypervisor $(HYPERVISOR)) \
+	  $(if $(WITH),--with $(WITH))
 
 .PHONY: test
 test: venv-test lint ## Everything but the long scenarios: style, unit, functional, integration

@@ -287,10 +287,13 @@ class Cloud:
         self.calls = []
         self._wipes = wipes
 
-    def up(self, port_offset, settings, *, hypervisor):
+    def up(self, port_offset, settings, *, hypervisor, extras):
         self.files.directory.mkdir(parents=True)
         self.calls.append("up")
-        self.hypervisor = hypervisor
+        self.hypervisor, self.extras = hypervisor, extras
+
+    def url(self, service, path):
+        return f"http://127.0.0.1/{service}{path}"
 
     def down(self, wipe):
         self.calls.append("down")
@@ -350,6 +353,23 @@ def test_the_cloud_gets_the_hypervisor_that_the_opening_tells_of(
     assert cloud.hypervisor == hypervisor
     assert ("QEMU" in stream.getvalue()) is (hypervisor == "libvirt")
     assert hypervisor in STORIES
+
+
+def test_a_cloud_that_stays_says_where_its_horizon_is_and_who_can_log_in(
+    tmp_path, narrator, stream
+):
+    cloud = Cloud(tmp_path / "sandbox" / "demo")
+    assert Demo(narrator, cloud, True, story(), extras=["horizon"]).run() == 0
+    assert cloud.extras == ["horizon"]
+    said = stream.getvalue()
+    assert "http://127.0.0.1/horizon/" in said
+    assert "alice (domain Default), bob (domain partners); password secret" in said
+
+
+def test_a_cloud_without_horizon_says_nothing_of_one(tmp_path, narrator, stream):
+    cloud = Cloud(tmp_path / "sandbox" / "demo")
+    assert Demo(narrator, cloud, True, story()).run() == 0
+    assert "in a browser" not in stream.getvalue()
 
 
 def test_a_real_guest_lives_the_same_life_and_shows_more():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import contextlib
 import json
@@ -12,11 +13,22 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tools import bootstrap
-from tools.sandbox import Sandbox, SandboxError, cli, config, layout, ports, schema, services
+from tools.sandbox import (
+    Sandbox,
+    SandboxError,
+    cli,
+    config,
+    horizon,
+    layout,
+    ports,
+    schema,
+    services,
+)
 from tools.sandbox.hypervisor import HYPERVISORS, LIBVIRT, choose_hypervisor, guest_disk
 from tools.sandbox.identity import ADMIN, ALICE, BOB
 from tools.sandbox.layout import Layout, State
@@ -244,7 +256,7 @@ def test_catalogue_has_version_for_reservations_and_none_for_images(state):
 
 def test_every_port_has_a_service_and_every_api_a_port(files, state):
     entries = services.table(files, state)
-    assert set(ports.STANDARD_PORTS) <= set(entries)
+    assert set(ports.STANDARD_PORTS) - {horizon.NAME} <= set(entries)
     assert {name for name, entry in entries.items() if entry.http} <= set(state.ports)
     assert {"nova-compute1", "nova-compute2"} <= set(entries)
 
@@ -314,6 +326,105 @@ def test_unknown_hypervisor_is_refused(files):
 
 def test_fake_hypervisor_needs_nothing_built(tmp_path):
     assert set(guest_disk("fake", None, tmp_path)) == {0}
+
+
+# --- Horizon ---
+
+
+def test_horizon_is_there_only_where_it_was_asked_for(files, state):
+    assert horizon.NAME not in services.table(files, state)
+    state.extras = ["horizon"]
+    entry = services.table(files, state)["horizon"]
+    assert entry.http == "/auth/login/"
+    assert entry.argv[-1] == "29080"
+
+
+def test_unknown_extra_is_refused(tmp_path):
+    with pytest.raises(SandboxError, match=r"no \['heat'\] to start here, but: horizon"):
+        Sandbox(tmp_path / "cloud").up(extras=["heat"])
+    assert not (tmp_path / "cloud").exists()
+
+
+def test_horizon_lets_people_of_both_domains_log_in_and_reads_our_pages(files, state):
+    text = config.fill(["horizon.py"], config.variables(files, state))
+    settings = {
+        target.id: node.value
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
+    domains = ast.literal_eval(settings["OPENSTACK_KEYSTONE_DOMAIN_CHOICES"])
+    assert domains == [("Default", "Default"), ("partners", "partners")]
+    assert ast.literal_eval(settings["OPENSTACK_KEYSTONE_URL"]) == "http://127.0.0.1:26000/v3"
+    # Every name without an underscore replaces one of Horizon's.
+    names = {
+        node.asname or node.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.alias)
+    }
+    assert names == {"os", "secret_key", "_enabled"}
+    assert f'_enabled.__path__.append("{horizon.PLUGIN}/enabled")' in text
+
+
+def test_address_is_written_and_removed(files, state):
+    files.claim()
+    address = files.directory / "horizon.url"
+    state.extras = ["horizon"]
+    horizon.write_address(files, state)
+    assert address.read_text() == "http://127.0.0.1:29080/\n"
+    state.extras = []
+    horizon.write_address(files, state)
+    assert not address.exists()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_static_files_are_made_once_for_all_sandboxes(tmp_path, cache):
+    made = []
+
+    def make(env):
+        made.append(env)
+        (Path(env[horizon.STATIC_VARIABLE]) / "style.css").write_text("body {}")
+
+    for name in ("one", "two", "two"):
+        files = Layout(tmp_path / name)
+        files.directory.mkdir(exist_ok=True)
+        files.make_directories()
+        horizon.provide_static_files(files, make)
+        assert (files.static / "style.css").read_text() == "body {}"
+    assert len(made) == 1
+    (kept,) = schema.cache_directory().iterdir()
+    assert files.static.resolve() == kept
+
+
+def test_static_files_that_could_not_be_made_are_made_again(files, cache):
+    files.claim()
+    files.make_directories()
+
+    def fail(env):
+        raise SandboxError("compress failed")
+
+    with pytest.raises(SandboxError, match="compress failed"):
+        horizon.provide_static_files(files, fail)
+    assert list(schema.cache_directory().iterdir()) == []
+
+
+def test_static_files_stay_in_the_sandbox_where_no_cache_can_be_written(files, cache):
+    cache.write_text("a file, no directory")
+    files.claim()
+    files.make_directories()
+
+    def make(env):
+        Path(env[horizon.STATIC_VARIABLE]).mkdir()
+        (Path(env[horizon.STATIC_VARIABLE]) / "style.css").write_text("body {}")
+
+    horizon.provide_static_files(files, make)
+    assert not files.static.is_symlink()
+    assert (files.static / "style.css").exists()
 
 
 # --- the directory ---

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m tools.demo [--keep] [--hypervisor H]: bring a cloud up, tell the story, take it down.
+"""python -m tools.demo [--keep] [--hypervisor H] [--with EXTRA]: bring a cloud up, tell the story,
+take it down.
 
 Exit codes: 0 everything held, 1 something did not, 130 interrupted.
 """
@@ -23,7 +24,8 @@ from tools.demo.narrator import Narrator
 from tools.demo.real import RealStory
 from tools.demo.story import Story
 from tools.demo.timing import Timings, spoken
-from tools.sandbox import Sandbox, SandboxError
+from tools.sandbox import Sandbox, SandboxError, horizon
+from tools.sandbox.control import EXTRAS
 from tools.sandbox.hypervisor import FAKE, HYPERVISORS, LIBVIRT
 from tools.sandbox.processes import undisturbed
 
@@ -71,6 +73,14 @@ def parser() -> argparse.ArgumentParser:
         default=FAKE.name,
         help="libvirt: the VM is a real guest, on QEMU; as root only (default %(default)s)",
     )
+    top.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        choices=EXTRAS,
+        default=[],
+        help="horizon: the dashboard too, to be looked at afterwards, with --keep",
+    )
     return top
 
 
@@ -79,6 +89,7 @@ class Demo:
 
     story: what is told once the cloud is up
     hypervisor: what the cloud has, one of the sandbox's
+    extras: what else it has, of the sandbox's `--with`
     """
 
     def __init__(
@@ -88,12 +99,14 @@ class Demo:
         keep: bool,
         story: type[Story] = Story,
         hypervisor: str = FAKE.name,
+        extras: Sequence[str] = (),
     ) -> None:
         self._narrator = narrator
         self._cloud = cloud
         self._keep = keep
         self._story = story
         self._hypervisor = hypervisor
+        self._extras = extras
         self._directory = cloud.files.directory
         self._timings = Timings()
         cloud.report = self._progress
@@ -143,7 +156,9 @@ class Demo:
             self._narrator.detail(f"in {self._directory}, on port offset {offset}, with")
             for setting in terms.settings():
                 self._narrator.detail(f"  {setting}")
-            self._cloud.up(offset, terms.settings(), hypervisor=self._hypervisor)
+            self._cloud.up(
+                offset, terms.settings(), hypervisor=self._hypervisor, extras=self._extras
+            )
             self._up = True
 
     def _clear(self) -> None:
@@ -208,6 +223,9 @@ class Demo:
             "openstack reservation lease list\n"
             "blazar-vmexpire-manage list"
         )
+        if horizon.NAME in self._extras:
+            self._narrator.say("The same in a browser:")
+            self._narrator.output(f"{self._cloud.url(horizon.NAME, '/')}\n{horizon.accounts()}")
         self._narrator.say("Their mails, and what the plug-in does:")
         self._narrator.output(
             f"ls {self._directory}/mail\ntail -f {self._cloud.log('blazar-manager')}"
@@ -227,7 +245,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, signal.default_int_handler)
     story, hypervisor = STORIES[arguments.hypervisor], arguments.hypervisor
     cloud = Sandbox(DIRECTORY)
-    return Demo(Narrator(sys.stdout), cloud, arguments.keep, story, hypervisor).run()
+    narrator, extras = Narrator(sys.stdout), arguments.extras
+    return Demo(narrator, cloud, arguments.keep, story, hypervisor, extras).run()
 
 
 if __name__ == "__main__":

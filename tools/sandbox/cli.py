@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 
 from tools.bootstrap import BootstrapError
-from tools.sandbox import ports
-from tools.sandbox.control import Sandbox
+from tools.sandbox import horizon, ports
+from tools.sandbox.control import EXTRAS, Sandbox
 from tools.sandbox.errors import SandboxError
 from tools.sandbox.hypervisor import FAKE, HYPERVISORS
 
@@ -75,6 +75,14 @@ def parser() -> argparse.ArgumentParser:
         help="fake: two compute hosts without guests; libvirt: one, with small real guests on"
         " QEMU's software emulation, as root only (default %(default)s)",
     )
+    up.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        choices=EXTRAS,
+        default=[],
+        help="horizon: the dashboard, with the plug-in's pages; DIR/horizon.url has its address",
+    )
     down = command("down", "stop everything; the cloud's data stay for the next `up`")
     down.add_argument("--wipe", action="store_true", help="remove DIR, data and all")
     command("status", "what runs, on which port")
@@ -118,7 +126,10 @@ def _run(arguments: argparse.Namespace, sandbox: Sandbox, report: object) -> int
                 managers=arguments.managers,
                 workers=arguments.workers,
                 hypervisor=arguments.hypervisor,
+                extras=arguments.extras,
             )
+            if arguments.extras:
+                print(f"Horizon: {sandbox.url(horizon.NAME, '/')}, {horizon.accounts()}")
             print(f"ready: . {sandbox.files.directory}/openrc-alice")
         case "down":
             sandbox.down(arguments.wipe)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from string import Template
 
-from tools.sandbox import layout, ports
+from tools.sandbox import horizon, layout, ports
 from tools.sandbox.hypervisor import HYPERVISORS
 from tools.sandbox.identity import PEOPLE, Person
 from tools.sandbox.layout import HERE, VENV, Layout, State
@@ -25,6 +25,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "neutron/neutron.conf": ("neutron.conf",),
     "cinder/cinder.conf": ("cinder.conf",),
     "rabbitmq/rabbitmq.conf": ("rabbitmq.conf",),
+    "horizon/local/local_settings.py": ("horizon.py",),
 }
 # Once for each compute host, followed by the hypervisor's part.
 COMPUTE_FILE = ("nova.conf", "nova-compute.conf")
@@ -56,6 +57,7 @@ def variables(files: Layout, state: State) -> dict[str, str]:
         "password": layout.PASSWORD,
         "broker_url": layout.broker_url(state),
         "auth_url": layout.url(state, "keystone", "/v3"),
+        **horizon.variables(),
     }
     known |= {f"port_{name.replace('-', '_')}": str(port) for name, port in state.ports.items()}
     known |= {f"database_{name}": layout.database_url(state, name) for name in layout.DATABASES}
@@ -83,6 +85,7 @@ def write_all(files: Layout, state: State, settings: Iterable[Setting]) -> None:
         text = fill([*COMPUTE_FILE, template], known | {"compute_host": host})
         _write(files.etc / "nova" / f"{host}.conf", text)
     _write(files.etc / "rabbitmq" / "enabled_plugins", "[].\n")
+    _write(files.etc / "horizon" / "local" / "__init__.py", "")
     for person in PEOPLE:
         _write(files.directory / f"openrc-{person.name}", openrc(person, files, state))
     for command in CLIENT_COMMANDS:

@@ -9,12 +9,13 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tools import bootstrap
-from tools.sandbox import config, layout, ports, rest, seed
+from tools.sandbox import config, horizon, layout, ports, rest, seed
 from tools.sandbox.errors import SandboxError
 from tools.sandbox.hypervisor import FAKE, Hypervisor, choose_hypervisor, guest_disk
 from tools.sandbox.identity import PEOPLE
@@ -23,8 +24,11 @@ from tools.sandbox.layout import VENV, Layout, State
 from tools.sandbox.processes import Supervisor, undisturbed
 from tools.sandbox.readiness import PATIENCE, Readiness
 from tools.sandbox.schema import Schema
-from tools.sandbox.services import BASE, CLOUD, IDENTITY, PLUGIN, Service, table
+from tools.sandbox.services import BASE, CLOUD, IDENTITY, PLUGIN, PYTHON, Service, table
 from tools.sandbox.settings import Setting, parse_setting
+
+# What `--with` adds -> the profile of tools/bootstrap.py that it needs to have installed.
+EXTRAS = {horizon.NAME: "horizon"}
 
 Report = Callable[[str], None]
 
@@ -63,6 +67,7 @@ class Sandbox:
         managers: int = 1,
         workers: int = 0,
         hypervisor: str = FAKE.name,
+        extras: Iterable[str] = (),
     ) -> None:
         """Start everything and return when servers can be made.
 
@@ -76,11 +81,15 @@ class Sandbox:
         workers: how many blazar-vmexpire-workers beside them
         hypervisor: `fake`, or `libvirt` for guests that are real; a cloud keeps the one that
             it was made with
+        extras: what else to start, of EXTRAS
         """
         if managers < 1 or workers < 0:
             raise SandboxError(
                 f"{managers} managers and {workers} workers: it takes at least 1 manager, 0 workers"
             )
+        extras = sorted(set(extras))
+        if not set(extras) <= EXTRAS.keys():
+            raise SandboxError(f"no {extras} to start here, but: {', '.join(EXTRAS)}")
         parsed = [parse_setting(s) if isinstance(s, str) else s for s in settings]
         service_ports = ports.service_ports(port_offset)
         chosen = choose_hypervisor(hypervisor, self.files)
@@ -88,10 +97,11 @@ class Sandbox:
         self._cancelled.clear()
         with self._locked():
             state = self._plan(port_offset, service_ports, chosen)
-            state = self.files.remember(state, managers=managers, workers=workers)
+            state = self.files.remember(state, managers=managers, workers=workers, extras=extras)
             ports.require_free(state.ports)
             try:
-                bootstrap.ensure(chosen.profiles, report=self.report)
+                profiles = [*chosen.profiles, *(EXTRAS[extra] for extra in extras)]
+                bootstrap.ensure(profiles, report=self.report)
                 self._start_all(state, parsed)
             except BaseException:
                 # Errors as well as Ctrl-C: leave no process, and let no second Ctrl-C prevent that.
@@ -261,7 +271,8 @@ class Sandbox:
                     "were its servers: use the same, or `down --wipe` first"
                 )
             self.report("going on with the cloud that was taken down here")
-            return self.files.remember(state, phase="starting")
+            # One that an older version made may lack a port.
+            return self.files.remember(state, ports=service_ports | state.ports, phase="starting")
         self.files.forget_data()
         auxiliary = ports.free_ports(len(ports.AUXILIARY_PORTS), avoid=service_ports.values())
         service_ports |= dict(zip(ports.AUXILIARY_PORTS, auxiliary, strict=True))
@@ -304,6 +315,9 @@ class Sandbox:
 
         self._readiness.wait(base, state)
         self._open_keystone(state)
+        if horizon.NAME in state.extras:
+            horizon.provide_static_files(self.files, self._make_static_files)
+        horizon.write_address(self.files, state)
         cloud = [entry for entry in entries.values() if entry.stage == CLOUD]
         plugin = [entry for entry in entries.values() if entry.stage == PLUGIN]
         self._launch(cloud)
@@ -320,6 +334,11 @@ class Sandbox:
     def _upgrade(self, manage: str, blazar_conf: str) -> None:
         self._run("schema", [manage, "--config-file", blazar_conf, "db", "upgrade"])
         self.report("the plug-in's tables are there")
+
+    def _make_static_files(self, env: Mapping[str, str]) -> None:
+        self.report("making Horizon's static files; the next start will find them in the cache")
+        for command in (["collectstatic", "--noinput", "--verbosity=0"], ["compress", "--force"]):
+            self._run("horizon-static", [*PYTHON, "-m", "django", *command], env=env)
 
     def _start_database(self, entry: Service, state: State) -> None:
         if not (self.files.mariadb / "mysql").exists():
@@ -359,16 +378,22 @@ class Sandbox:
         if killed:
             self.report(f"did not end by themselves and were killed: {', '.join(killed)}")
 
-    def _run(self, name: str, argv: Sequence[str], given: bytes = b"") -> bytes:
+    def _run(
+        self,
+        name: str,
+        argv: Sequence[str],
+        given: bytes = b"",
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> bytes:
         """Run a command to its end, known as ours while it runs; returns its standard output."""
         if self._cancelled.is_set():
             raise SandboxError("interrupted")
         log = self.supervisor.log_file(name)
-        path = {"PATH": f"{VENV / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"}
+        extra = {"PATH": f"{VENV / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin", **env}
         with log.open("ab") as errors:
             done = subprocess.run(
                 argv,
-                env=self.supervisor.environment(name, path),
+                env=self.supervisor.environment(name, extra),
                 input=given,
                 stdout=subprocess.PIPE,
                 stderr=errors,

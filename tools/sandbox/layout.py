@@ -54,6 +54,7 @@ class State:
 
     hypervisor: of its compute hosts, one of hypervisor.py; computes: how many hosts
     managers, workers: how many processes of blazar-manager, and of blazar-vmexpire-worker
+    extras: what it has that was asked for by `--with`
     phase: `starting`, `up`, `stopping` or `down`: what the last command was about, and, when that
         command was killed, where.
     data: whether schemas, identity, flavor and image are complete, so that a next `up` goes on
@@ -66,6 +67,7 @@ class State:
     computes: int = 2
     managers: int = 1
     workers: int = 0
+    extras: list[str] = dataclasses.field(default_factory=list)
     phase: str = "starting"
     data: bool = False
 
@@ -90,6 +92,7 @@ class Layout:
         self.rabbitmq = self.state / "rabbitmq"
         self.libvirt = self.state / "libvirt"
         self.volumes = self.state / "volumes"
+        self.static = self.state / "static"
         self.fernet = self.state / "keystone" / "fernet"
         self.credential = self.state / "keystone" / "credential"
         self.blazar_conf = self.etc / "blazar" / "blazar.conf"

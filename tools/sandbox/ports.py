@@ -24,6 +24,7 @@ STANDARD_PORTS: Mapping[str, int] = {
     "mariadb": 3306,
     "keystone": 5000,
     "rabbitmq": 5672,
+    "horizon": 8080,
     "nova-api": 8774,
     "cinder-api": 8776,
     "placement": 8778,

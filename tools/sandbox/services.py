@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from tools.sandbox import layout
+from tools.sandbox import horizon, layout
 from tools.sandbox.hypervisor import LIBVIRT
 from tools.sandbox.layout import HERE, VENV, Layout, State
 
@@ -67,6 +67,7 @@ def table(files: Layout, state: State) -> dict[str, Service]:
         _wsgi("blazar-api", "blazar.wsgi.api", files, state),
         *(_manager(number, files) for number in range(1, state.managers + 1)),
         *(_worker(number, files) for number in range(1, state.workers + 1)),
+        *([_horizon(files, state)] if horizon.NAME in state.extras else []),
     ]
     return {entry.name: entry for entry in entries}
 
@@ -106,6 +107,12 @@ def _worker(number: int, files: Layout) -> Service:
     return dataclasses.replace(
         stock, name=f"{stock.name}-{number}", queue=None, says=says, grace=30.0
     )
+
+
+def _horizon(files: Layout, state: State) -> Service:
+    """The page where one logs in is the first that works."""
+    stock = _wsgi(horizon.NAME, "openstack_dashboard.wsgi", files, state, http="/auth/login/")
+    return dataclasses.replace(stock, env=horizon.environment(files))
 
 
 def _helper(name: str, stage: str, script: str, *arguments: str) -> Service:

@@ -15,6 +15,8 @@ def load(module: str):
     if module.startswith("cinder."):
         # It reads no such variable as the others do, but just this option.
         sys.argv += ["--config-file", f"{os.environ['OS_CINDER_CONFIG_DIR']}/cinder.conf"]
+    if module.startswith("openstack_dashboard."):
+        return with_static_files(importlib.import_module(module).application)
     if not module.startswith("neutron."):
         return importlib.import_module(module).application
     # A relationship that only a service plug-in's model completes is asked for by an ML2-only
@@ -23,6 +25,14 @@ def load(module: str):
     application = importlib.import_module(module).application
     importlib.import_module("sqlalchemy.orm").configure_mappers()
     return application
+
+
+def with_static_files(application):
+    """Horizon's application, and the files that a web server before it would serve."""
+    from django.conf import settings
+    from whitenoise import WhiteNoise
+
+    return WhiteNoise(application, root=settings.STATIC_ROOT, prefix=settings.STATIC_URL)
 
 
 def main() -> None:
