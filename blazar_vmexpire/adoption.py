@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.models import expirations
 from blazar_vmexpire.lifecycle import State, Terms
 from blazar_vmexpire.subjects import Facts, Whose
-from blazar_vmexpire.terms import TermsBook, Verdict
+from blazar_vmexpire.terms import Verdict
 
 #: Nova statuses in which a VM rests: it can be taken in, and its time can come.
 SETTLED = frozenset(
@@ -99,10 +99,16 @@ class Newcomer:
 
     @classmethod
     def of(
-        cls, server: Server, book: TermsBook, judge: Callable[[Whose, Facts], Verdict]
+        cls,
+        server: Server,
+        own_metadata: Collection[str],
+        judge: Callable[[Whose, Facts], Verdict],
     ) -> Newcomer:
-        """Look at a VM, and judge it."""
-        facts = subjects.facts_of_server(server, book.own_metadata)
+        """Look at a VM, and judge it.
+
+        :param own_metadata: keys of its metadata that we write: no terms depend on them.
+        """
+        facts = subjects.facts_of_server(server, own_metadata)
         return cls(server, facts, judge(whose(server), facts))
 
 

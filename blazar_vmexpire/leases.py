@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -140,6 +139,12 @@ def lease_name(server_name: str, server_id: str) -> str:
     return f"{readable[: _NAME_LENGTH - len(server_id) - 1]} {server_id}".strip()
 
 
+#: The ids of its parts are a lease's own but for two digits, those of a UUID's version and variant.
+#: Version 8 is for whoever makes ids in a way of their own (RFC 9562); Blazar's are of version 4.
+#: The variant has four digits: one for each part.
+_PARTS = {"reservation": "8", _START: "9", _BEFORE_END: "a", _END: "b"}
+
+
 def reservation_id(lease_id: str) -> str:
     """Say the id of the reservation of an implicit lease."""
     return _following(lease_id, "reservation")
@@ -150,13 +155,19 @@ def event_id(lease_id: str, event_type: str) -> str:
     return _following(lease_id, event_type)
 
 
-def _following(lease_id: str, name: str) -> str:
-    """Say ``uuid.uuid5(uuid.UUID(lease_id), name)``, four times as fast: each VM has four."""
-    digest = hashlib.sha1(
-        bytes.fromhex(lease_id.replace("-", "")) + name.encode(), usedforsecurity=False
-    ).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+def _following(lease_id: str, part: str) -> str:
+    return f"{lease_id[:14]}8{lease_id[15:19]}{_PARTS[part]}{lease_id[20:]}"
+
+
+def _following_in_sql(lease_id: sa.ColumnElement[str], part: str) -> sa.ColumnElement[str]:
+    """Say the same as :func:`_following`, where the database has the lease."""
+    return (
+        sa.func.substr(lease_id, 1, 14)
+        + "8"
+        + sa.func.substr(lease_id, 16, 4)
+        + _PARTS[part]
+        + sa.func.substr(lease_id, 21)
+    )
 
 
 def new_lease_id() -> str:
@@ -166,14 +177,12 @@ def new_lease_id() -> str:
 
 
 def create(connection: sa.Connection, wanted: Sequence[Wanted], now: datetime.datetime) -> None:
-    """Write leases, three statements for any number of them."""
+    """Write leases, four statements for any number of them."""
     if not wanted:
         return
     connection.execute(LEASES.insert(), [_lease_row(terms, now) for terms in wanted])
     connection.execute(RESERVATIONS.insert(), [_reservation_row(terms, now) for terms in wanted])
-    connection.execute(
-        EVENTS.insert(), [row for terms in wanted for row in _event_rows(terms, now)]
-    )
+    _add_events(connection, wanted, now)
 
 
 def read(connection: sa.Connection, lease_id: str) -> Facts | None:
@@ -300,7 +309,7 @@ def mend(connection: sa.Connection, facts: Facts, wanted: Wanted, now: datetime.
     connection.execute(
         RESERVATIONS.insert(), [row | {"id": own[0] if len(own) == 1 else row["id"]}]
     )
-    connection.execute(EVENTS.insert(), _event_rows(wanted, now))
+    _add_events(connection, [wanted], now)
 
 
 def close(connection: sa.Connection, facts: Facts, now: datetime.datetime) -> None:
@@ -454,23 +463,45 @@ def _reservation_row(terms: Wanted, now: datetime.datetime) -> dict[str, Any]:
     }
 
 
-def _event_rows(terms: Wanted, now: datetime.datetime) -> list[dict[str, Any]]:
-    before_end_at = max(floor_minute(terms.before_end_at), terms.start_date)
-    return [
-        {
-            "id": event_id(terms.lease_id, event_type),
-            "created_at": now,
-            "lease_id": terms.lease_id,
-            "event_type": event_type,
-            "time": time,
-            "status": event_status,
-        }
-        for event_type, time, event_status in (
-            (_START, terms.start_date, _DONE),
-            (_BEFORE_END, before_end_at, _UNDONE if before_end_at > now else _DONE),
-            (_END, terms.end_date, _UNDONE),
+def _add_events(
+    connection: sa.Connection, wanted: Sequence[Wanted], now: datetime.datetime
+) -> None:
+    """Write the events of leases that are there.
+
+    The database makes two of three by itself, of the leases: telling it what it has already took a
+    sixth of the time that it takes to take a VM in.
+    """
+    connection.execute(EVENTS.insert(), [_before_end_row(terms, now) for terms in wanted])
+    its = LEASES.c
+    ids = [terms.lease_id for terms in wanted]
+    made = [
+        sa.select(
+            _following_in_sql(its.id, event_type),
+            sa.literal(now),
+            its.id,
+            sa.literal(event_type),
+            time,
+            sa.literal(status),
+        ).where(its.id.in_(ids))
+        for event_type, time, status in (
+            (_START, its.start_date, _DONE),
+            (_END, its.end_date, _UNDONE),
         )
     ]
+    columns = ("id", "created_at", "lease_id", "event_type", "time", "status")
+    connection.execute(EVENTS.insert().from_select(columns, sa.union_all(*made)))
+
+
+def _before_end_row(terms: Wanted, now: datetime.datetime) -> dict[str, Any]:
+    time = max(floor_minute(terms.before_end_at), terms.start_date)
+    return {
+        "id": event_id(terms.lease_id, _BEFORE_END),
+        "created_at": now,
+        "lease_id": terms.lease_id,
+        "event_type": _BEFORE_END,
+        "time": time,
+        "status": _UNDONE if time > now else _DONE,
+    }
 
 
 def allocations(

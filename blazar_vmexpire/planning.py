@@ -180,7 +180,7 @@ class Planning:
     def _newcomer(self, server: Server) -> Planned:
         book = self._session.book
         who = _Who(server.id, server.name, server.project_id)
-        newcomer = Newcomer.of(server, book, self._session.judge)
+        newcomer = Newcomer.of(server, book.own_metadata, self._session.judge)
         verdict = newcomer.verdict
         if server.project_id == self._service_project_id:
             verdict = Verdict(

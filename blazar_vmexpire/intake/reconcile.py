@@ -192,7 +192,7 @@ class Reconciliation:
             with tools.database.begin() as connection:
                 there = projects.read(connection, unknown)
             session = dataclasses.replace(session, projects={**session.projects, **there})
-        return [Newcomer.of(server, tools.book, session.judge) for server in servers]
+        return [Newcomer.of(server, self._labels.keys, session.judge) for server in servers]
 
     def _compare(self, raw: dict[str, Any], row: Any, other: dict[str, Facts]) -> None:
         """Note what Nova shows of a known VM, if terms depend on it and it has changed."""

@@ -41,7 +41,7 @@ def newcomer(tools: Tools, row: Expiration, server: Server) -> Newcomer:
             )
             return tools.book.verdict(connection, looked_at, tools.clock())
 
-        return Newcomer.of(server, tools.book, judge)
+        return Newcomer.of(server, tools.book.own_metadata, judge)
 
 
 def ensure_project(tools: Tools, project_id: str) -> None:
