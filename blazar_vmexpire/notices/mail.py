@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import re
+import secrets
 from email.header import Header
 from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
-from email.policy import SMTP, EmailPolicy, Policy
+from email.policy import EmailPolicy, Policy
 from typing import Any
 
 import icalendar
@@ -23,6 +25,11 @@ from blazar_vmexpire.notices.render import Rendered
 _LINE_LIMIT = 78
 #: Characters in a word of a header that needs no encoding: more do not fit beside its name.
 _WORD_LIMIT = 50
+#: How many headers are kept that were made and written before.
+_KNOWN_HEADERS = 256
+
+#: What parts the parts of mails: nobody knows it before they have got one.
+_BOUNDARY = f"=_{secrets.token_hex(16)}"
 
 
 class _PlainText(BaseHeader):
@@ -59,11 +66,15 @@ class _PlainText(BaseHeader):
 
 
 class _Registry(HeaderRegistry):
-    """A registry that makes the class of a header once, and not for each header of each mail."""
+    """A registry that makes the class of a header once, and what is the same in all mails once.
+
+    Taking apart a ``Content-Type`` takes the email package as long as wording the mail takes us.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._made: dict[str, type] = {}
+        self._known = functools.lru_cache(maxsize=_KNOWN_HEADERS)(super().__call__)
 
     def __getitem__(self, name: str) -> type:
         """Return the class of a header."""
@@ -72,13 +83,31 @@ class _Registry(HeaderRegistry):
             self._made[key] = super().__getitem__(name)
         return self._made[key]
 
+    def __call__(self, name: str, value: Any) -> BaseHeader:
+        """Make a header, which is not changed any more."""
+        # Addresses and dates cannot be looked up.
+        return self._known(name, value) if type(value) is str else super().__call__(name, value)
 
-def _policy() -> EmailPolicy[EmailMessage]:
+
+class _Policy(EmailPolicy):
+    """Writes the header that it has written before as it did then."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        """Write a header."""
+        return _folded(self, name, value)
+
+
+@functools.lru_cache(maxsize=_KNOWN_HEADERS)
+def _folded(policy: EmailPolicy[EmailMessage], name: str, value: str) -> bytes:
+    return EmailPolicy.fold_binary(policy, name, value)
+
+
+def _policy() -> _Policy:
     """Say how mails are written: as ASCII, so that no server on the way needs 8BITMIME."""
     registry = _Registry()
     for name in ("Subject", "List-Id", "X-OpenStack-Server", "X-OpenStack-Project"):
         registry.map_to_type(name, _PlainText)
-    return SMTP.clone(cte_type="7bit", header_factory=registry)
+    return _Policy(linesep="\r\n", cte_type="7bit", header_factory=registry)
 
 
 #: How every mail is written, its bytes as well as its headers.
@@ -132,12 +161,15 @@ def build_message(
         message["X-OpenStack-Server"] = words.one_line(notice.server_id)
         message["X-OpenStack-Project"] = words.one_line(notice.project_id)
     text = words.plain_body(rendered.text)
+    html = None if rendered.html is None else words.plain_body(rendered.html)
+    boundary = _boundary(text, html or "")
     message.set_content(text, charset="utf-8", cte=_encoding(text))
-    if rendered.html is not None:
+    if html is not None:
         # After the text: of several forms, readers show the last that they can.
-        html = words.plain_body(rendered.html)
+        message.make_alternative(f"{boundary}.1")
         message.add_alternative(html, subtype="html", charset="utf-8", cte=_encoding(html))
     if calendar is not None:
+        message.make_mixed(f"{boundary}.2")
         message.add_attachment(
             calendar.to_ical(),
             maintype="text",
@@ -146,6 +178,17 @@ def build_message(
             params={"method": str(calendar["METHOD"]), "charset": "utf-8"},
         )
     return message
+
+
+def _boundary(*texts: str) -> str:
+    """Choose what parts the parts of a mail: the same for all, so that its headers are known.
+
+    Whoever has got a mail could have it in the name of a VM.
+    """
+    boundary = _BOUNDARY
+    while any(boundary in text for text in texts):
+        boundary = f"=_{secrets.token_hex(16)}"
+    return boundary
 
 
 def _encoding(text: str) -> str:

@@ -112,6 +112,15 @@ def test_body_of_short_ascii_lines_goes_as_it_is() -> None:
     assert message.as_bytes().endswith(b"\r\n\r\none\r\n.two\r\n")
 
 
+def test_a_name_cannot_part_a_mail_where_another_mail_was_parted() -> None:
+    boundary = parse(build(samples.REMINDER)).get_boundary()
+    text = f"--{boundary}\nContent-Type: text/plain\n\nforged\n"
+    forged = parse(build(samples.REMINDER, Rendered(subject="x", text=text, html=f"<p>{text}")))
+    plain, html = forged.iter_parts()
+    assert plain.get_content() == text
+    assert html.get_content() == f"<p>{text}"
+
+
 @given(ANY_TEXT, ANY_TEXT, ANY_TEXT)
 @example(*NASTY[:3])
 @example(*NASTY[3:6])
