@@ -15,7 +15,8 @@ What is returned is what the API answers: dictionaries, with dates such as ``202
 Dates that are sent are datetimes (naive ones are UTC) or such texts. Every method can raise what
 keystoneauth1 raises: ``keystoneauth1.exceptions.http.NotFound``, ``Forbidden``, ``Conflict``,
 ``ServiceUnavailable``, …, with the API's own sentence and the request's id; ``EndpointNotFound`` if
-the cloud has no reservation service; ``ConnectFailure`` and the like if it does not answer.
+the cloud has no reservation service; ``ConnectFailure`` and the like if it does not answer;
+``InvalidResponse`` if what answers is not this API.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class Filters(TypedDict, total=False):
     """Without it, those that are gone are left out."""
     rule: str | None
     name: str | None
+    server_ids: Sequence[str]
+    """100 at most."""
     ends_before: Date | None
     ends_after: Date | None
 
@@ -140,6 +143,18 @@ class VmExpirations:
         """
         query = _query(filters) | _filled(sort_key=sort_key, sort_dir=sort_dir, marker=marker)
         return self._api.pages("/vm-expirations", "vm_expirations", query, limit)
+
+    def page(
+        self, *, limit: int, marker: str | None = None, **filters: Unpack[Filters]
+    ) -> tuple[Sequence[Answer], str | None]:
+        """Read one page of the list of VMs by their end, for who turns pages.
+
+        :param limit: the most that are listed, up to 1000.
+        :param marker: where it begins, as the page before it said; None: at the first.
+        :returns: the VMs, and the marker of the next page; None: this is the last.
+        """
+        query = _query(filters) | _filled(marker=marker)
+        return self._api.page("/vm-expirations", "vm_expirations", query, limit)
 
     def get(self, server_id: str) -> Answer:
         """Return all that is known of a VM's expiration.
@@ -354,7 +369,13 @@ class _Api:
         )
         if response.status_code >= 300:
             raise _error(response, method, url)
-        return response.json() if response.content else None
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except requests.JSONDecodeError:
+            # Something else answers at this address: a proxy's login page, say.
+            raise exceptions.InvalidResponse(response=response) from None
 
     def pages(
         self, path: str, name: str, query: Mapping[str, Any], limit: int | None
@@ -362,17 +383,29 @@ class _Api:
         """List what is answered as ``name``, page by page."""
         left, query = limit, dict(query)
         while left is None or left > 0:
-            query["limit"] = _PAGE if left is None else min(left, _PAGE)
-            answer = self.ask("GET", path, query=query)
-            yield from answer[name]
+            found, marker = self.page(path, name, query, min(_PAGE, left or _PAGE))
+            yield from found
             if left is not None:
-                left -= len(answer[name])
-            if not (links := answer[f"{name}_links"]):
+                left -= len(found)
+            if marker is None:
                 return
-            # Where the link leads is not looked at: the token is for nobody else, and a service
-            # behind a proxy does not always know its own address.
-            link = urllib.parse.urlsplit(links[0]["href"])
-            (query["marker"],) = urllib.parse.parse_qs(link.query)["marker"]
+            query["marker"] = marker
+
+    def page(
+        self, path: str, name: str, query: Mapping[str, Any], limit: int
+    ) -> tuple[Sequence[Answer], str | None]:
+        """Read a page of what is answered as ``name``, and the marker of the next; None: no next.
+
+        :raises keystoneauth1.exceptions.ClientException: see the module.
+        """
+        answer = self.ask("GET", path, query={**query, "limit": limit})
+        if not (links := answer[f"{name}_links"]):
+            return answer[name], None
+        # Where the link leads is not looked at: the token is for nobody else, and a service
+        # behind a proxy does not always know its own address.
+        link = urllib.parse.urlsplit(links[0]["href"])
+        (marker,) = urllib.parse.parse_qs(link.query)["marker"]
+        return answer[name], marker
 
     def _root(self) -> str:
         endpoint = self._service.get_endpoint()
@@ -383,14 +416,28 @@ class _Api:
         return f"{_VERSION.sub('', endpoint.rstrip('/'))}/v1"
 
 
-def _error(response: requests.Response, method: str, url: str) -> Exception:
-    """Make an error of an answer: keystoneauth's own, with the API's sentence."""
-    error: Exception = exceptions.from_response(response, method, url)
+def sentence_of(error: exceptions.HttpError) -> str | None:
+    """Return what the API says of an error, alone; None: something else has answered, a proxy say.
+
+    The error's own text has the HTTP status and the request's id beside it.
+    """
+    answer = None if error.response is None else _refusal(error.response)
+    return None if answer is None else str(answer["error_message"])
+
+
+def _refusal(response: requests.Response) -> Answer | None:
     try:
         answer = response.json()
     except ValueError:
-        return error
-    if not isinstance(answer, dict) or "error_message" not in answer:
+        return None
+    return answer if isinstance(answer, dict) and "error_message" in answer else None
+
+
+def _error(response: requests.Response, method: str, url: str) -> Exception:
+    """Make an error of an answer: keystoneauth's own, with the API's sentence."""
+    error: Exception = exceptions.from_response(response, method, url)
+    answer = _refusal(response)
+    if answer is None:
         return error
     kind: Any = type(error)
     if answer.get("error_name") == "vm_expiration.concurrent_update":
@@ -424,7 +471,10 @@ def _is_uuid(text: str) -> bool:
 
 def _query(filters: Filters) -> dict[str, Any]:
     # No is what is meant without a word: it is not sent, as only administrators may say anything.
-    return _filled(**{name: value for name, value in filters.items() if value is not False})
+    query = {name: value for name, value in filters.items() if value is not False}
+    if "server_ids" in filters:
+        query["server_ids"] = ",".join(filters["server_ids"])
+    return _filled(**query)
 
 
 def _filled(**values: Any) -> dict[str, Any]:

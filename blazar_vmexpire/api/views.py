@@ -31,6 +31,7 @@ def vm_expiration(row: Expiration, verdict: Verdict, now: datetime.datetime) -> 
     and ``next_notice_at`` are what is yet to come of them.
     """
     terms = verdict.terms
+    most = terms.max_extensions
     room = None if row.ends_at is None else extension.room(row, terms, now)
     return {
         "server_id": row.server_id,
@@ -48,6 +49,7 @@ def vm_expiration(row: Expiration, verdict: Verdict, now: datetime.datetime) -> 
         "extendable_from": date(room.opens_at if room else None),
         "waiting_since": date(row.waiting_since),
         "extensions": row.extensions,
+        "extensions_left": max(most - row.extensions, 0) if most else None,
         "generation": row.generation,
     }
 

@@ -42,6 +42,7 @@ class Filters:
     state: str | None = None
     rule: str | None = None
     name: str | None = None
+    server_ids: tuple[str, ...] | None = None
     ends_before: datetime.datetime | None = None
     ends_after: datetime.datetime | None = None
     """Or at that very moment."""
@@ -65,6 +66,8 @@ class Filters:
         ):
             if value is not None:
                 yield column == value
+        if self.server_ids is not None:
+            yield _X.server_id.in_(self.server_ids)
         if self.ends_before is not None:
             yield _X.ends_at < self.ends_before
         if self.ends_after is not None:

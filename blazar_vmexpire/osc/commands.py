@@ -32,6 +32,7 @@ _REST: tuple[tuple[str, Callable[[Vm], Any]], ...] = (
     ("Latest Allowed End", lambda vm: vm["latest_allowed_end"]),
     ("Extendable From", lambda vm: vm["extendable_from"]),
     ("Extensions", lambda vm: vm["extensions"]),
+    ("Extensions Left", lambda vm: vm["extensions_left"]),
     ("Next Notice At", lambda vm: vm["next_notice_at"]),
     ("Quarantine At", lambda vm: vm["quarantine_at"]),
     ("Before End Action", lambda vm: vm["before_end_action"]),

@@ -13,9 +13,10 @@ import pytest
 from keystoneauth1 import exceptions
 from keystoneauth1.session import Session
 
-from blazar_vmexpire.client import Client, GenerationMoved, NotFound, NotUnique
+from blazar_vmexpire.client import Client, GenerationMoved, NotFound, NotUnique, sentence_of
 from blazar_vmexpire.db.models import expirations
 from tests.blazar_harness import START
+from tests.fault_proxy import HOST, FaultProxy, page
 from tests.functional.openstack import Openstack, served
 from tests.functional.world import World
 
@@ -78,6 +79,38 @@ def test_pages_are_followed_as_far_as_they_are_asked_for(world: World, clients: 
     assert [vm["server_id"] for vm in vms.list(limit=2, marker=ids[0])] == ids[1:3]
     assert list(vms.list(limit=0)) == []
     assert next(iter(vms.list(sort_dir="desc")))["server_id"] == ids[-1]
+
+
+def test_one_page_tells_where_the_next_one_begins(world: World, clients: Clients) -> None:
+    ids = put(world, 5)
+    vms = clients.of().vm_expirations
+    found, marker = vms.page(limit=2, name="web1")
+    assert [vm["server_id"] for vm in found] == ids[:2]
+    found, marker = vms.page(limit=2, marker=marker)
+    assert [vm["server_id"] for vm in found] == ids[2:4]
+    found, last = vms.page(limit=2, marker=marker)
+    assert ([vm["server_id"] for vm in found], last) == (ids[4:], None)
+    assert vms.page(limit=5) == (list(vms.list()), None)
+
+
+def test_some_vms_are_asked_for_by_their_ids(world: World, clients: Clients) -> None:
+    ids = put(world, 3)
+    vms = clients.of().vm_expirations
+    assert [vm["server_id"] for vm in vms.list(server_ids=[ids[2], ids[0]])] == [ids[0], ids[2]]
+
+
+def test_what_is_not_this_api_is_told(clients: Clients) -> None:
+    """A proxy that wants one to log in, say."""
+    with FaultProxy((HOST, int(clients.address.rpartition(":")[2]))) as proxy:
+        client = clients.of(endpoint_override=f"http://{HOST}:{proxy.port}")
+        with proxy.broken(page(200)), pytest.raises(exceptions.InvalidResponse):
+            client.vm_expirations.summary()
+        with proxy.broken(page(403)), pytest.raises(exceptions.Forbidden) as caught:
+            client.vm_expirations.summary()
+        assert sentence_of(caught.value) is None
+        with pytest.raises(exceptions.Forbidden) as caught:
+            client.vm_expirations.summary(all_projects=True)
+        assert str(sentence_of(caught.value)).startswith("Policy doesn't allow")
 
 
 def test_a_next_link_never_leads_to_another_host(world: World, clients: Clients) -> None:

@@ -95,10 +95,13 @@ def test_what_an_administrator_does_is_neither_bound_nor_counted(world: World, a
 @pytest.mark.options({"virtual:vm": {"max_extensions": 1}})
 def test_without_a_date_the_same_is_said(world: World) -> None:
     server_id = world.adopt()
+    (listed,) = world.as_alice.get("/v1/vm-expirations").json["vm_expirations"]
+    assert listed["extensions_left"] == 1
     world.live(END - timedelta(days=1))
     url = f"/v1/vm-expirations/{server_id}/extend"
     shown = world.as_alice.post(url, json={}).json["vm_expiration"]
     assert (shown["extensions"], shown["latest_allowed_end"]) == (1, shown["ends_at"])
+    assert shown["extensions_left"] == 0
     world.clock.advance(days=1)
     answer = world.as_alice.post(url, json={})
     assert answer.status_code == 409

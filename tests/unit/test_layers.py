@@ -105,5 +105,18 @@ def test_the_client_needs_nothing_but_what_comes_with_the_openstack_client() -> 
     assert others - sys.stdlib_module_names == {"cliff", "keystoneauth1", "osc_lib", "requests"}
 
 
+def test_the_dashboard_needs_nothing_but_horizon_and_our_client() -> None:
+    """So it can be installed beside Horizon, without Blazar."""
+    ours, others = used_by("dashboard")
+    assert ours == {"dashboard", "client", "words"}
+    assert others - sys.stdlib_module_names == {
+        "django",
+        "horizon",
+        "keystoneauth1",
+        "openstack_dashboard",
+        "requests",
+    }
+
+
 def test_nothing_is_drawn_that_is_not_there() -> None:
     assert set(layers()) - {room(path) for path in FILES} == set()

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,30 @@ def test_shallow_clone_has_no_tag_to_count_from(tree: Path, tmp_path: Path) -> N
 def test_source_distribution_keeps_its_own_version(tree: Path) -> None:
     (tree / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: blazar-vmexpire\nVersion: 1.2.3\n")
     assert version(tree) == "1.2.3"
+
+
+def test_the_wheel_has_what_horizon_reads(tree: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tree / "blazar_vmexpire")
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "blazar_vmexpire", tree / "blazar_vmexpire", ignore=skipped)
+    shutil.copytree(ROOT / "etc", tree / "etc")
+    commit(tree)
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "bdist_wheel", "-d", str(tmp_path)],
+        cwd=tree,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    there = {
+        str(path.relative_to(tree))
+        for path in (tree / "blazar_vmexpire" / "dashboard").rglob("*")
+        if path.is_file()
+    }
+    assert there - packed == set()
+    kinds = {Path(path).suffix for path in there}
+    assert kinds >= {".py", ".html"}
 
 
 def test_the_systemd_unit_starts_and_signals_what_is_installed() -> None:

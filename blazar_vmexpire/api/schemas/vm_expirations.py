@@ -22,6 +22,11 @@ from blazar_vmexpire.lifecycle import State
 
 # Queries ---------------------------------------------------------------------------------------
 
+#: The most VMs that can be named at once.
+MOST_NAMED = 100
+
+_UUID = "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+
 _FILTERS: dict[str, Any] = {
     "all_projects": {"type": "boolean", "description": "of all projects"},
     "project_id": {**SENT, "description": "of this project"},
@@ -33,6 +38,11 @@ _FILTERS: dict[str, Any] = {
     },
     "rule": {**SENT, "description": "whose terms come from this rule of the rules file"},
     "name": {**SENT, "description": "with exactly this name"},
+    "server_ids": {
+        "type": "string",
+        "pattern": f"^{_UUID}(,{_UUID}){{0,{MOST_NAMED - 1}}}$",
+        "description": f"with one of these UUIDs, {MOST_NAMED} at most, with commas between them",
+    },
     "ends_before": {**SENT_DATE, "description": "that end before this date"},
     "ends_after": {**SENT_DATE, "description": "that end at this date or later"},
 }
@@ -100,9 +110,9 @@ EXTEND_MANY: dict[str, Any] = {
             "type": "array",
             "items": {"type": "string", "maxLength": 64},
             "minItems": 1,
-            "maxItems": 100,
+            "maxItems": MOST_NAMED,
             "uniqueItems": True,
-            "description": "the VMs' UUIDs, 100 at most",
+            "description": f"the VMs' UUIDs, {MOST_NAMED} at most",
         },
         "until": _UNTIL["until"],
     },
@@ -196,6 +206,7 @@ _VM: dict[str, Any] = {
     "extendable_from": maybe(MOMENT),
     "waiting_since": maybe(MOMENT),
     "extensions": COUNT,
+    "extensions_left": maybe(COUNT),
     "generation": COUNT,
 }
 

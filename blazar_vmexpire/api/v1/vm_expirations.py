@@ -257,6 +257,10 @@ def _uuid(server_id: str) -> str:
     return str(uuid.UUID(server_id))
 
 
+def _uuids(listed: str | None) -> tuple[str, ...] | None:
+    return None if listed is None else tuple(str(uuid.UUID(i)) for i in listed.split(","))
+
+
 def _render(found: Mapping[str, Any]) -> flask.Response:
     response: flask.Response = utils.render(vm_expiration=found)
     response.set_etag(str(found["generation"]))
@@ -283,6 +287,7 @@ def _filters(call: Call) -> Filters:
         state=asked.get("state"),
         rule=asked.get("rule"),
         name=asked.get("name"),
+        server_ids=_uuids(asked.get("server_ids")),
         ends_before=_date(asked, "ends_before"),
         ends_after=_date(asked, "ends_after"),
     )
