@@ -439,6 +439,23 @@ def undeliverable_deadline(plan: Agenda, terms: Terms) -> Moment:
     return plan.disruption_at - terms.minimum_notice
 
 
+def useful_until(plan: Agenda, now: Moment, accepted_at: Moment | None, terms: Terms) -> Moment:
+    """Say how long a notice of an end can wait, for others to be told together with it.
+
+    No longer than half of the time that is left until the next notice, or until something is done
+    to the VM. The first notice, if it is early enough now, is early enough then: only a half of the
+    margin is used up, so that time for a second try of the mail is left.
+
+    :param accepted_at: when the first notice of this end was accepted by the mail server.
+    """
+    coming = [reminder.at for reminder in plan.reminders] + [plan.disruption_at, plan.ends_at]
+    until = now + min((at - now for at in coming if at > now), default=_NONE) / 2
+    if accepted_at is None:
+        spare = notice_margin(terms) / 2
+        until = min(until, undeliverable_deadline(plan, terms) - spare)
+    return until
+
+
 def backoff(attempts: int, first: Duration, longest: Duration, jitter: float) -> Duration:
     """Say how long to wait before the next try.
 

@@ -56,7 +56,8 @@ class Metrics:
         self._events = counter("events", "Entries of the VMs' histories, by event.", "event")
         self._notices = counter(
             "notices",
-            "Mails about VMs: accepted by the mail server; refused for good; put_off.",
+            "Notices about VMs, each of those in a digest: accepted by the mail server; refused for"
+            " good; put_off.",
             "result",
         )
         self._claimed = counter("claimed", "VMs that this process took in hand.")
@@ -109,9 +110,9 @@ class Metrics:
         """Count entries of VMs' histories."""
         self._events.labels(event).inc(count)
 
-    def notice(self, result: str) -> None:
-        """Count a mail: ``accepted``, ``refused`` or ``put_off``."""
-        self._notices.labels(result).inc()
+    def notice(self, result: str, count: int = 1) -> None:
+        """Count notices of one mail: ``accepted``, ``refused`` or ``put_off``."""
+        self._notices.labels(result).inc(count)
 
     def claimed(self, count: int) -> None:
         """Count VMs that were claimed."""

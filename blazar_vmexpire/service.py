@@ -26,9 +26,18 @@ from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.monitoring import Endpoint, Gauges, Health
 from blazar_vmexpire.rules import RulesError
 from blazar_vmexpire.terms import TermsBook
-from blazar_vmexpire.worker import aging, auditing, pretending, publishing, reviewing, showing
+from blazar_vmexpire.worker import (
+    aging,
+    auditing,
+    digesting,
+    pretending,
+    publishing,
+    reviewing,
+    showing,
+)
 from blazar_vmexpire.worker.bursts import Bursts
 from blazar_vmexpire.worker.claims import Chore, hasten
+from blazar_vmexpire.worker.digesting import Digesting
 from blazar_vmexpire.worker.publishing import Publishing
 from blazar_vmexpire.worker.service import Duty, Worker
 from blazar_vmexpire.worker.showing import Showing
@@ -46,6 +55,7 @@ BRAKE = "brake"
 TERMS = "terms"
 SHOWING = "showing"
 OLD_IMAGES = "old images"
+DIGESTS = "digests"
 
 #: How often it is looked whether many ends come together.
 _BURSTS_INTERVAL = datetime.timedelta(seconds=10)
@@ -136,6 +146,7 @@ class Service:
 
         watching = Watching(tools)
         shower = Showing(tools)
+        self._digesting = Digesting(tools)
 
         def duty(name: str, interval: datetime.timedelta, work: Callable[[Chore], object]) -> Duty:
             return Duty(
@@ -159,6 +170,7 @@ class Service:
             duty(BURSTS, _BURSTS_INTERVAL, lambda chore: Bursts(tools, chore.renew).run()),
             duty(BRAKE, _BRAKE_INTERVAL, lambda chore: watching.run()),
             duty(SHOWING, showing.INTERVAL, lambda chore: shower.run()),
+            duty(DIGESTS, digesting.INTERVAL, lambda chore: self._digesting.run(chore.renew)),
             duty(OLD_IMAGES, _OLD_IMAGES_INTERVAL, lambda chore: aging.age(tools, chore.renew)),
         ]
         if tools.conf.vmexpire_intake.reconciliation:
@@ -244,6 +256,7 @@ class Service:
         """Finish what is in hand, and end."""
         if self._listening is not None and not self._listening.stop():
             LOG.warning("The message bus of Nova's notifications is away: it is not waited for")
+        self._digesting.stop()
         for each in self._publishing:
             each.stop()
         self.worker.stop()

@@ -14,6 +14,7 @@ from oslo_utils import timeutils, uuidutils
 from blazar_vmexpire.cmd.manage_base import CommandError, Commands
 from blazar_vmexpire.notices import (
     ALARM,
+    DIGEST,
     KINDS,
     TEST,
     BadAddress,
@@ -30,6 +31,9 @@ from blazar_vmexpire.notices import (
 )
 from blazar_vmexpire.worker import tools
 
+#: What can be looked at.
+_PREVIEWS = [*KINDS, DIGEST, ALARM]
+
 
 def add_commands(commands: Commands[Any]) -> None:
     """Add ``mail preview`` and ``mail test``."""
@@ -42,7 +46,7 @@ def add_commands(commands: Commands[Any]) -> None:
         " configured. Where one of your own fails, its file and line are named. Nothing is sent.",
     )
     preview.add_argument(
-        "kind", metavar="KIND", choices=[*KINDS, ALARM], help=f"one of {', '.join([*KINDS, ALARM])}"
+        "kind", metavar="KIND", choices=_PREVIEWS, help=f"one of {', '.join(_PREVIEWS)}"
     )
     preview.add_argument(
         "--html", metavar="FILE", type=pathlib.Path, help="write the HTML part to this file"
@@ -83,6 +87,8 @@ def _rendered(conf: cfg.ConfigOpts, kind: str) -> Rendered:
     try:
         if kind == ALARM:
             return renderer.render_alarm(samples.ALARM)
+        if kind == DIGEST:
+            return renderer.render_digest(samples.digest())
         return renderer.render(samples.usual(kind))
     except TemplateError as error:
         raise CommandError(f"the template cannot be used: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
-from blazar_vmexpire.conf.types import Duration
+from blazar_vmexpire.conf.types import DailyOrOff, Duration
 
 GROUP = cfg.OptGroup("vmexpire_mail", title="Mail", help="How notices are sent.")
 
@@ -62,6 +62,15 @@ OPTS = [
         default=False,
         help="Whether an owner who was told of an end is told when that is extended, by whom and"
         " until when; the calendar entry of that end moves with it.",
+    ),
+    cfg.Opt(
+        "digest",
+        type=DailyOrOff(),
+        default="off",
+        help="Whether an owner of several VMs gets one mail a day about them, instead of one a VM:"
+        " off, or daily with a time and its time zone, such as daily 08:00 Europe/Zurich. What can"
+        " wait for that time waits for it: reminders, and mails that an end was moved. When it is"
+        " of no use that late, or would leave less than minimum_notice, the mail comes earlier.",
     ),
     cfg.BoolOpt(
         "html",

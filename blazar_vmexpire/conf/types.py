@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Option types of our own: durations as people write them."""
+"""Option types of our own: durations and times of the day as people write them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 from oslo_config import types
 
+from blazar_vmexpire.daily import Daily
 from blazar_vmexpire.durations import format_duration, parse_duration
 
-__all__ = ["Duration", "format_duration", "parse_duration"]
+__all__ = ["DailyOrOff", "Duration", "format_duration", "parse_duration"]
+
+_OFF = "off"
 
 
 class Duration(types.ConfigType):  # type: ignore[misc]
@@ -43,3 +46,27 @@ class Duration(types.ConfigType):  # type: ignore[misc]
 
     def _formatter(self, value: Any) -> str:
         return format_duration(self(value))
+
+
+class DailyOrOff(types.ConfigType):  # type: ignore[misc]
+    """An option that is ``off``, or ``daily HH:MM ZONE``; its value is a ``Daily``, or None."""
+
+    def __init__(self, type_name: str = "off, or daily HH:MM zone") -> None:
+        super().__init__(type_name=type_name)
+
+    def __call__(self, value: Any) -> Daily | None:
+        if value is None or isinstance(value, Daily):
+            return value
+        text = str(value).strip()
+        return None if text == _OFF else Daily.parse(text)
+
+    def __repr__(self) -> str:
+        return "DailyOrOff"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DailyOrOff)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _formatter(self, value: Any) -> str:
+        return str(self(value) or _OFF)

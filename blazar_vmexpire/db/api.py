@@ -83,6 +83,8 @@ class NoticeRow:
     refusals: int
     recipient: str | None
     message_id: str
+    digest: str | None
+    """The digest that it goes with: empty until that is put together; None: a mail of its own."""
     accepted_at: datetime.datetime | None
     told_end: datetime.datetime | None
     details: Mapping[str, Any]

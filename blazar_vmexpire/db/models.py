@@ -128,6 +128,8 @@ notices = sa.Table(
     sa.Column("refusals", sa.Integer, nullable=False, default=0),
     sa.Column("recipient", sa.String(320)),
     sa.Column("message_id", sa.String(255), nullable=False),
+    # The digest that it goes with: empty until that is put together. NULL: a mail of its own.
+    sa.Column("digest", sa.String(64)),
     sa.Column("accepted_at", Moment),
     # The end that the accepted mail told.
     sa.Column("told_end", Moment),
@@ -135,6 +137,8 @@ notices = sa.Table(
     sa.Column("details", sa.Text, nullable=False, default="{}"),
     sa.Column("last_error", sa.Text),
     sa.UniqueConstraint("server_id", "kind", "generation"),
+    # Few are due at a time, out of all that were ever sent.
+    sa.Index("ix_vm_expiration_notices_due_at", "due_at"),
     **_MYSQL,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from blazar_vmexpire.notices.addresses import BadAddress, parse_recipient, parse_sender
 from blazar_vmexpire.notices.content import (
+    DIGESTED,
     KINDS,
     Alarm,
     Group,
@@ -17,6 +18,7 @@ from blazar_vmexpire.notices.mail import build_message, message_id_for
 from blazar_vmexpire.notices.mailer import Mailer, MailUnavailable, Undeliverable
 from blazar_vmexpire.notices.render import (
     ALARM,
+    DIGEST,
     DRY_RUN,
     TEST,
     Preface,
@@ -28,6 +30,8 @@ from blazar_vmexpire.notices.templates import TemplateError
 
 __all__ = [
     "ALARM",
+    "DIGEST",
+    "DIGESTED",
     "DRY_RUN",
     "KINDS",
     "TEST",

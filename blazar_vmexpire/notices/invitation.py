@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from email.headerregistry import Address
 
 import icalendar
@@ -62,6 +63,21 @@ def entry(
     calendar.add("method", "CANCEL" if ended else "PUBLISH")
     calendar.add_component(event)
     return calendar
+
+
+def together(
+    calendars: Iterable[icalendar.Calendar | None],
+) -> icalendar.Calendar | None:
+    """Make one calendar of those of several notices, all of which tell of ends to come, or of one.
+
+    :param calendars: as :func:`entry` makes them.
+    :returns: None where none of them has an entry.
+    """
+    found = [each for each in calendars if each is not None]
+    for other in found[1:]:
+        for event in other.subcomponents:
+            found[0].add_component(event)
+    return found[0] if found else None
 
 
 def _alarm(server: str) -> icalendar.Alarm:

@@ -25,6 +25,8 @@ _T = TypeVar("_T")
 
 #: Name of the template of the operator's mail about the brake.
 ALARM = "brake"
+#: Name of the template of a mail about several VMs.
+DIGEST = "digest"
 #: Longer subjects are cut: what matters stands at their beginning.
 _SUBJECT_LIMIT = 200
 _NO_NAME = "(no name)"
@@ -152,6 +154,18 @@ class Renderer:
         """
         return self._word(ALARM, _alarm_context(alarm), "The mail about the brake")
 
+    def render_digest(self, notices: Sequence[Notice]) -> Rendered:
+        """Word a mail about several VMs, by ``digest.txt.j2``.
+
+        Its template has, beside ``vms`` with all that a template has for one VM, what they have in
+        common. Where an operator's own fails, the error is logged and the built-in one is used.
+
+        :param notices: to one recipient about VMs of one owner, one a VM, most urgent first.
+        :raises TemplateError: a template fails, and the renderer is strict.
+        """
+        context = self._digest_context(notices)
+        return self._word(DIGEST, context, f"The digest about {len(notices)} servers")
+
     def _word(self, kind: str, context: Mapping[str, Any], what: str) -> Rendered:
         subject, body = self._by_template(lambda found: found.text(kind, context), what)
         if self._preface is not None:
@@ -186,8 +200,9 @@ class Renderer:
         """
         if not self._own:
             return []
-        problems = dict.fromkeys(self._chosen.never_used([*KINDS, ALARM]))
+        problems = dict.fromkeys(self._chosen.never_used([*KINDS, ALARM, DIGEST]))
         every = [(notice.template, self._context(notice)) for notice in samples.every_kind()]
+        every += [(DIGEST, self._digest_context(those)) for those in samples.digests()]
         for kind, context in [*every, (ALARM, _alarm_context(samples.ALARM))]:
             try:
                 _, body = self._chosen.text(kind, context)
@@ -199,6 +214,25 @@ class Renderer:
 
     def _context(self, notice: Notice) -> dict[str, Any]:
         return _context(notice) | {"dashboard_link": self.dashboard_link(notice)}
+
+    def _digest_context(self, notices: Sequence[Notice]) -> dict[str, Any]:
+        """Say what the template of a digest can use."""
+        vms = [self._context(notice) for notice in notices]
+        projects: dict[str, dict[str, Any]] = {}
+        for vm in vms:
+            stops = vm["quarantine_at"]
+            vm["stops_first"] = stops is not None and stops > vm["now"]
+            vm["first_at"] = stops if vm["stops_first"] else vm["ends_at"]
+            project = {"id": vm["project_id"], "name": vm["project_name"], "vms": []}
+            projects.setdefault(vm["project_id"], project)["vms"].append(vm)
+        link = self._dashboard_url and f"{self._dashboard_url.rstrip('/')}/project/instances/"
+        common = ("now", "away", "owner_name", "recipient_is_owner", "keep_volumes")
+        return {name: vms[0][name] for name in common} | {
+            "kind": DIGEST,
+            "vms": vms,
+            "projects": list(projects.values()),
+            "dashboard_link": link,
+        }
 
     def dashboard_link(self, notice: Notice) -> str | None:
         """Give the address of the VM's page in Horizon; None where no dashboard is known."""

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 
 from blazar_vmexpire.notices.content import (
+    DIGESTED,
     KINDS,
     Alarm,
     Group,
@@ -124,4 +125,45 @@ def every_kind() -> list[Notice]:
         for kind in KINDS
         for action in ("shelve", "stop")
         for latest in (REMINDER.latest_allowed, None)
+    ]
+
+
+def digest() -> list[Notice]:
+    """Make notices that are told together: three VMs end, one of them cannot be extended."""
+    return [
+        dataclasses.replace(
+            REMINDER,
+            server_id="2f0c9a4e-6b1d-4c7f-8e35-a1b2c3d4e5f6",
+            server_name="db-1",
+            lease_id="c0ffee00-1234-4567-89ab-0123456789ac",
+            ends_at=REMINDER.now + 2 * _DAY,
+            on_end_action="stop",
+            extensions_used=3,
+        ),
+        dataclasses.replace(
+            REMINDER,
+            server_id="91c3d7b5-0e2f-4a68-b4d6-f0e1d2c3b4a5",
+            server_name="test-3",
+            lease_id="c0ffee00-1234-4567-89ab-0123456789ad",
+            quarantine_at=REMINDER.now + 4 * _DAY,
+            ends_at=REMINDER.now + 6 * _DAY,
+        ),
+        REMINDER,
+    ]
+
+
+def digests() -> list[list[Notice]]:
+    """Make digests: of VMs of one project, of several, and of every kind of notice there is."""
+    project_id = "0a9b8c7d6e5f4a3b2c1d0e9f8a7b6c5d"
+    first, *others = digest()
+    return [
+        digest(),
+        [
+            first,
+            *(
+                dataclasses.replace(other, project_id=project_id, project_name="chemistry")
+                for other in others
+            ),
+        ],
+        [notice for notice in every_kind() if notice.template in DIGESTED],
     ]

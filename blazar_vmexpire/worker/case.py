@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 
 from blazar_vmexpire import leases, lifecycle
 from blazar_vmexpire.conf.types import format_duration
@@ -13,6 +14,7 @@ from blazar_vmexpire.db import holds
 from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.lifecycle import State
+from blazar_vmexpire.notices import Kind
 from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker.tools import Tools
 
@@ -59,6 +61,11 @@ class Case:
     def forced(self) -> bool:
         """Whether an administrator has said that this very end needs no notice in time."""
         return any(notice.kind == db_api.FORCED for notice in self.accepted)
+
+    @property
+    def mails_due(self) -> list[datetime.datetime]:
+        """When mails of its own are tried next; what is in a digest is not its own to send."""
+        return [n.due_at for n in self.notices if n.due_at is not None and n.digest is None]
 
     @property
     def tells(self) -> dict[str, str]:
@@ -108,3 +115,21 @@ def read(tools: Tools, row: Expiration) -> Case:
     )
     case.plan = lifecycle.agenda(row.ends_at, terms, case.before_end_at)
     return case
+
+
+def overtaken(notices: Sequence[NoticeRow], generation: int) -> list[NoticeRow]:
+    """Say which of a VM's notices need not be sent: a later one, or a new end, took their place.
+
+    :param notices: of one VM, oldest first; those that have come to rest do not matter.
+    :param generation: of the VM's expiration.
+    """
+    waiting = [n for n in notices if n.due_at is not None]
+    of_the_end = [n for n in waiting if n.kind.startswith(TELL_OF_THE_END)]
+    reminders = [
+        n for n in of_the_end if n.generation == generation and n.kind.startswith("reminder/")
+    ]
+    return [
+        *(n for n in of_the_end if n.generation != generation),
+        *reminders[:-1],
+        *(n for n in waiting if n.kind == Kind.EXTENDED and n.generation != generation),
+    ]

@@ -9,10 +9,12 @@ stays away.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Sequence
 
 import icalendar
+import sqlalchemy as sa
 from oslo_log import log as logging
 
 from blazar_vmexpire import RESOURCE_TYPE, extension, lifecycle, words
@@ -37,12 +39,22 @@ from blazar_vmexpire.worker.tools import Tools
 LOG = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """What a mail says of one VM."""
+
+    row: Expiration
+    notices: Sequence[NoticeRow]
+    """Those that it is sent for, one at least."""
+    content: Notice
+
+
 class Telling:
     """Sends notices, and keeps their rows."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._recipients = Recipients(tools)
+        self.recipients = Recipients(tools)
 
     def message_id(self, row: Expiration, kind: str) -> str:
         """Say the Message-ID of a notice: the same however often it is sent."""
@@ -53,81 +65,130 @@ class Telling:
 
         :returns: whether the mail server accepted it. If not, its row says when it is tried again.
         """
-        tools = self._tools
-        if wait := tools.mailer.wait(notice.id, tools.clock()):
-            self._let_wait(row, notice, wait)
+        if self.has_to_wait([notice]):
             return False
         try:
-            recipient = self._recipients.find(row, notice)
-            content = self._content(row, notice, recipient)
+            recipient = self.recipients.find(row, notice)
+            content = self.content(row, notice, recipient)
+        except (MailUnavailable, errors.CloudError) as error:
+            self.put_off([(row, notice)], error)
+            return False
+        return self.send(recipient, [Piece(row, [notice], content)])
+
+    def send(self, recipient: Recipient, pieces: Sequence[Piece]) -> bool:
+        """Try to send notices of one or several VMs as one mail, and commit how that went.
+
+        :param recipient: of all of them.
+        :returns: as :meth:`deliver`.
+        """
+        tools = self._tools
+        told = [(piece.row, notice) for piece in pieces for notice in piece.notices]
+        contents = [piece.content for piece in pieces]
+        alone = len(contents) == 1
+        try:
             message = build_message(
-                tools.renderer.render(content),
-                notice=content,
+                tools.renderer.render(contents[0])
+                if alone
+                else tools.renderer.render_digest(contents),
+                notice=contents[0] if alone else None,
                 recipient=recipient.address,
                 from_address=tools.conf.vmexpire_mail.from_address,
-                message_id=notice.message_id,
+                message_id=told[0][1].message_id,
                 date=tools.clock(),
-                calendar=self._calendar(row, content),
+                calendar=self._calendar(pieces),
             )
             answer = tools.mailer.send(message, recipient.address)
         except Undeliverable as error:
-            tools.metrics.notice("refused")
-            self._refused(row, notice, recipient, str(error))
+            tools.metrics.notice("refused", len(told))
+            for row, notice in told:
+                self._refused(row, notice, recipient, str(error))
             return False
-        except (MailUnavailable, errors.CloudError) as error:
-            service = error.service if isinstance(error, errors.CloudError) else "smtp"
-            tools.metrics.error(service, "unavailable")
-            tools.metrics.notice("put_off")
-            self._failed(row, notice, str(error))
+        except MailUnavailable as error:
+            self.put_off(told, error)
             return False
         now = tools.clock()
 
         @retried
         def accepted() -> None:
             with tools.database.begin() as connection:
-                db_api.update_notice(
-                    connection,
-                    notice.id,
-                    accepted_at=now,
-                    due_at=None,
-                    recipient=recipient.address,
-                    told_end=row.ends_at,
-                    last_error=None,
-                    attempts=notice.attempts + 1,
-                )
-                # Once: of the try before, only the answer may have been lost.
-                db_api.record_once(
-                    connection,
-                    row,
-                    "notice_accepted",
-                    now,
-                    kind=notice.kind,
-                    recipient=recipient.address,
-                    message_id=notice.message_id,
-                    ends_at=row.ends_at,
-                    **({"instead_of_owner": recipient.why} if recipient.why else {}),
-                )
+                for row, notice in told:
+                    self._accepted(connection, row, notice, recipient, now)
 
         accepted()
-        tools.metrics.notice("accepted")
-        # Its address is in the history; what is logged beyond debug has none.
-        LOG.debug(
-            "Server %s: notice %s was accepted for %s: %s",
-            row.server_id,
-            notice.kind,
-            recipient.address,
-            answer,
-        )
+        tools.metrics.notice("accepted", len(told))
+        for row, notice in told:
+            # Its address is in the history; what is logged beyond debug has none.
+            LOG.debug(
+                "Server %s: notice %s was accepted for %s: %s",
+                row.server_id,
+                notice.kind,
+                recipient.address,
+                answer,
+            )
         return True
 
-    def _let_wait(self, row: Expiration, notice: NoticeRow, wait: datetime.timedelta) -> None:
-        """Let a notice wait for its turn at the pace of ``max_per_minute``: that is no failure."""
-        due_at = self._tools.clock() + wait
-        LOG.debug("Server %s: notice %s waits until %s UTC", row.server_id, notice.kind, due_at)
+    @staticmethod
+    def _accepted(
+        connection: sa.Connection,
+        row: Expiration,
+        notice: NoticeRow,
+        recipient: Recipient,
+        now: datetime.datetime,
+    ) -> None:
+        db_api.update_notice(
+            connection,
+            notice.id,
+            accepted_at=now,
+            due_at=None,
+            recipient=recipient.address,
+            told_end=row.ends_at,
+            last_error=None,
+            attempts=notice.attempts + 1,
+        )
+        # Once: of the try before, only the answer may have been lost.
+        db_api.record_once(
+            connection,
+            row,
+            "notice_accepted",
+            now,
+            kind=notice.kind,
+            recipient=recipient.address,
+            message_id=notice.message_id,
+            ends_at=row.ends_at,
+            **({"instead_of_owner": recipient.why} if recipient.why else {}),
+        )
+
+    def has_to_wait(self, notices: Sequence[NoticeRow]) -> bool:
+        """Let notices of one mail wait for its turn, where ``max_per_minute`` says so.
+
+        That is no failure. When the turn has come, they need not wait again.
+        """
+        now = self._tools.clock()
+        wait = self._tools.mailer.wait(notices[0].id, now)
+        if not wait:
+            return False
         with self._tools.database.begin() as connection:
-            db_api.update_notice(
-                connection, notice.id, due_at=due_at, last_error="it waits: max_per_minute"
+            for notice in notices:
+                db_api.update_notice(
+                    connection, notice.id, due_at=now + wait, last_error="it waits: max_per_minute"
+                )
+        for notice in notices:
+            LOG.debug(
+                "Server %s: notice %s waits until %s UTC", notice.server_id, notice.kind, now + wait
             )
+        return True
+
+    def put_off(
+        self,
+        told: Sequence[tuple[Expiration, NoticeRow]],
+        error: MailUnavailable | errors.CloudError,
+    ) -> None:
+        """Have notices tried again that could not be sent now, whoever they are for."""
+        service = error.service if isinstance(error, errors.CloudError) else "smtp"
+        self._tools.metrics.error(service, "unavailable")
+        self._tools.metrics.notice("put_off", len(told))
+        for row, notice in told:
+            self._failed(row, notice, str(error))
 
     def give_up(self, notices: Sequence[NoticeRow], why: str) -> None:
         """Let notices rest that need not be sent any more."""
@@ -135,19 +196,27 @@ class Telling:
             for notice in notices:
                 db_api.update_notice(connection, notice.id, due_at=None, last_error=why)
 
-    def _calendar(self, row: Expiration, content: Notice) -> icalendar.Calendar | None:
-        """Make the calendar entry that goes with a notice; not for who gets those of many VMs."""
+    def _calendar(self, pieces: Sequence[Piece]) -> icalendar.Calendar | None:
+        """Make the calendar entries that go with a mail; not for who gets those of many owners."""
         options = self._tools.conf.vmexpire_mail
-        if not options.calendar or not content.recipient_is_owner:
+        if not options.calendar:
             return None
-        return invitation.entry(
-            content,
-            generation=row.generation,
-            sender=parse_sender(options.from_address),
-            link=self._tools.renderer.dashboard_link(content),
+        return invitation.together(
+            invitation.entry(
+                piece.content,
+                generation=piece.row.generation,
+                sender=parse_sender(options.from_address),
+                link=self._tools.renderer.dashboard_link(piece.content),
+            )
+            for piece in pieces
+            if piece.content.recipient_is_owner
         )
 
-    def _content(self, row: Expiration, notice: NoticeRow, recipient: Recipient) -> Notice:
+    def content(self, row: Expiration, notice: NoticeRow, recipient: Recipient) -> Notice:
+        """Gather what a notice says.
+
+        :raises errors.CloudError: Keystone does not answer.
+        """
         tools = self._tools
         now = tools.clock()
         with tools.database.begin() as connection:

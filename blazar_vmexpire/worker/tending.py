@@ -23,13 +23,13 @@ from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.exceptions import ActionFailed, ClaimLost
 from blazar_vmexpire.explicit import Pending
 from blazar_vmexpire.lifecycle import Event, State
-from blazar_vmexpire.notices import Kind
 from blazar_vmexpire.worker import claims, judging, quarantine
-from blazar_vmexpire.worker.case import TELL_OF_THE_END, Case, read
+from blazar_vmexpire.worker.case import Case, overtaken, read
 from blazar_vmexpire.worker.changed_terms import ChangedTerms
 from blazar_vmexpire.worker.confirming import Confirming
 from blazar_vmexpire.worker.edits import Edits
 from blazar_vmexpire.worker.ending import begun
+from blazar_vmexpire.worker.gathering import Gathering
 from blazar_vmexpire.worker.holding import Holding
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
@@ -61,6 +61,7 @@ class Tending:
         self._holding = Holding(tools, keeping)
         self._confirming = Confirming(tools, telling)
         self._edits = Edits(tools, telling)
+        self._gathering = Gathering(tools)
         self._replacing = Replacing(tools, telling)
 
     def __call__(self, row: Expiration) -> None:
@@ -135,7 +136,7 @@ class Tending:
         """Leave a VM alone that is held; but tell its owner what has nothing to do with its end."""
         if self._deliver(case):
             return
-        dates = [hold.until, *(n.due_at for n in case.notices if n.due_at is not None)]
+        dates = [hold.until, *case.mails_due]
         with self._tools.database.begin() as connection:
             claims.finish(connection, case.row, min(dates), attempts=0, last_error=None)
 
@@ -198,8 +199,9 @@ class Tending:
         """Send what is to be said and has not been accepted yet; True when something was sent."""
         row, now = case.row, case.now
         self._supersede(case)
+        self._gathering.gather(case)
         for notice in case.notices:
-            if notice.due_at is None or notice.due_at > now:
+            if notice.due_at is None or notice.due_at > now or notice.digest is not None:
                 continue
             row = self._with_current_name(row)
             self._telling.deliver(row, notice)
@@ -210,24 +212,12 @@ class Tending:
 
     def _supersede(self, case: Case) -> None:
         """Let notices rest that a later one, or a new end, has overtaken."""
-        waiting = [
-            n for n in case.notices if n.due_at is not None and n.kind.startswith(TELL_OF_THE_END)
-        ]
-        current = [n for n in waiting if n.generation == case.row.generation]
-        reminders = [n for n in current if n.kind.startswith("reminder/")]
-        overtaken = [n for n in waiting if n not in current] + reminders[:-1]
-        overtaken += [
-            n
-            for n in case.notices
-            if n.due_at is not None
-            and n.kind == Kind.EXTENDED
-            and n.generation != case.row.generation
-        ]
+        past = overtaken(case.notices, case.row.generation)
         # Of the end of a VM that was kept, and that its owner has back.
-        overtaken += [n for n in case.notices if n.due_at is not None and n.kind == ENDED]
-        if overtaken:
-            self._telling.give_up(overtaken, "a later notice took its place")
-            case.notices = [n for n in case.notices if n not in overtaken]
+        past += [n for n in case.notices if n.due_at is not None and n.kind == ENDED]
+        if past:
+            self._telling.give_up(past, "a later notice took its place")
+            case.notices = [n for n in case.notices if n not in past]
 
     def _with_current_name(self, row: Expiration) -> Expiration:
         """Look at the VM before writing about it: people rename VMs, and delete them.
@@ -413,7 +403,7 @@ class Tending:
         dates.append(plan.before_end_at)
         if Pending.of(case.row) is not None:
             dates.append(now + RECHECK)
-        dates.extend(n.due_at for n in case.notices if n.due_at is not None)
+        dates.extend(case.mails_due)
         return min((date for date in dates if date > now), default=now + _SOON)
 
 

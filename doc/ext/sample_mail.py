@@ -22,7 +22,10 @@ class SampleMail(SphinxDirective):
         facts = {"kind": kind}
         if kind == "ended":
             facts |= {"image_id": "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", "image_name": "web-1"}
-        worded = render.Renderer().render(dataclasses.replace(samples.REMINDER, **facts))
+        if kind == render.DIGEST:
+            worded = render.Renderer().render_digest(samples.digest())
+        else:
+            worded = render.Renderer().render(dataclasses.replace(samples.REMINDER, **facts))
         text = f"Subject: {worded.subject}\n\n{worded.text}"
         return [nodes.literal_block(text, text, language="none")]
 

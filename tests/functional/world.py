@@ -134,6 +134,11 @@ class World:
             ours = connection.execute(
                 sa.select(x.next_at, x.claimed_until).where(x.next_at.is_not(None))
             ).all()
+            digests = connection.scalars(
+                sa.select(notices.c.due_at).where(
+                    notices.c.digest.is_not(None), notices.c.due_at.is_not(None)
+                )
+            ).all()
             # Those of a lease that a dead manager left behind come when that has been mended.
             blazars = connection.scalars(
                 sa.select(events.time)
@@ -150,6 +155,7 @@ class World:
             # What somebody claimed and did not finish is due when that claim is over.
             *(max(due, until + just_after) if until else due for due, until in ours),
             *blazars,
+            *digests,
         ]
 
     def update(self, server_id: str, api: Api | None = None, **values: Any) -> Any:

@@ -87,6 +87,12 @@ def test_mail_about_the_brake_says_what_the_text_says() -> None:
     assert Page(str(rendered.html)).words() == rendered.text.split()
 
 
+@pytest.mark.parametrize("those", samples.digests(), ids=["one", "several", "every"])
+def test_digests_say_what_their_text_says(those: list[Notice]) -> None:
+    rendered = RENDERER.render_digest(those)
+    assert Page(str(rendered.html)).words() == rendered.text.split()
+
+
 def test_nothing_is_loaded_from_anywhere() -> None:
     allowed = {"html", "head", "meta", "title", "style", "body"}
     allowed |= {"table", "tr", "td", "p", "pre", "a", "br"}
