@@ -12,8 +12,9 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# The scenarios of the integration tests run side by side as they are.
-PARALLEL := -n auto
+# One more than there are processors: some tests wait. The scenarios of the integration tests run side
+# by side as they are.
+PARALLEL := -n $(shell expr $$(nproc) + 1) --dist worksteal
 # More arguments for pytest, for example: make unit ARGS="-k terms -x"
 ARGS ?=
 

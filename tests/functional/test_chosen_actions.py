@@ -135,6 +135,7 @@ def test_toggling_postpones_nothing(world: World, server_id: str) -> None:
     assert "moved" not in world.events(server_id)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.databases("sqlite")
 @pytest.mark.options(SNAPSHOT_ALLOWED)
 @pytest.mark.parametrize(

@@ -184,6 +184,7 @@ def test_whoever_makes_it_it_is_the_vms_owners(world: World, server_id: str, rol
 # It is refused ------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.databases("sqlite")
 @pytest.mark.options(CHOOSING)
 @pytest.mark.parametrize(

@@ -676,6 +676,7 @@ def test_one_that_is_not_known_yet_or_is_gone_is_not_found(world: World, state: 
 # What is sent ----------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "text",
     [
@@ -695,6 +696,7 @@ def test_dates_in_blazars_way_and_iso_8601(world: World, text: str) -> None:
     assert answer.json["vm_expiration"]["ends_at"] == "2026-04-29T10:00:00Z"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "text",
     [
@@ -712,6 +714,7 @@ def test_dates_that_are_none_are_refused_with_a_sentence(world: World, text: str
     assert world.row(server_id).generation == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("sent", "code", "says"),
     [

@@ -166,6 +166,7 @@ def test_strangers_change_nothing(world: World, server_id: str) -> None:
     assert ends_at(world, server_id) == end
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("date", "code"),

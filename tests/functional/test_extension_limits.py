@@ -51,6 +51,7 @@ def command(text: str) -> str | None:
 # How often
 
 
+@pytest.mark.sampled(2)
 @THRICE
 @EVERY_WAY
 @pytest.mark.databases("sqlite", "mariadb", "postgresql")

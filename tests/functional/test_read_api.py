@@ -140,6 +140,7 @@ def test_filters_say_which(world: World) -> None:
 # Page by page -----------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @ALL_DATABASES
 @pytest.mark.parametrize("sort_dir", ["asc", "desc"])
 @pytest.mark.parametrize("sort_key", ["ends_at", "server_name", "server_id", "state"])

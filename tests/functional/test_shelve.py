@@ -88,6 +88,7 @@ def assert_given_back(world: World, server_id: str, vm_state: str = "active") ->
 # As it should be ----------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @ALL_DATABASES
 @pytest.mark.parametrize("offload_time", [0, -1])
 def test_it_is_shelved_off_its_host_and_its_owners_to_unshelve(

@@ -585,6 +585,7 @@ def test_the_table_is_the_machine() -> None:
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("state", "event"), sorted(TABLE), ids=[f"{s}-{e}" for s, e in sorted(TABLE)]
 )
