@@ -21,7 +21,7 @@ from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 PROGRAM = "/usr/bin/chromium"
 
@@ -41,6 +41,7 @@ _FLAGS = (
 
 #: Milliseconds that a page gets for what it is asked: a busy machine is slow, not wrong.
 PATIENCE = 60_000
+expect.set_options(timeout=PATIENCE)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,11 @@ _PREFIX = "vmexpire-it-"
 _STAGES = pytest.StashKey[dict[str, Stage]]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell pytest of our mark."""
+    config.addinivalue_line("markers", "horizon: the sandbox of this test is to have Horizon, too")
+
+
 @pytest.fixture(scope="session")
 def home(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A directory for sandboxes; it stays when a test failed."""
@@ -80,7 +85,14 @@ def _stages(request: pytest.FixtureRequest, home: Path) -> Iterator[dict[str, St
                 if settings is CALM:
                     rules.write(home / "rules.yaml")
                     settings = [*settings, f"virtual:vm.rules_file={home / 'rules.yaml'}"]
-                stages[name] = Stage(name, home / name, settings, scenarios, hypervisor=hypervisor)
+                stages[name] = Stage(
+                    name,
+                    home / name,
+                    settings,
+                    scenarios,
+                    hypervisor=hypervisor,
+                    extras=["horizon"] if any(map(_needs_horizon, items)) else [],
+                )
                 if name != "real":
                     stages[name].open(after=before)
                     before = stages[name]
@@ -144,6 +156,10 @@ def _stage_of(item: pytest.Item) -> str | None:
         return None
     names = [name for name in SETTINGS if name in getattr(item, "fixturenames", ())]
     return names[0] if names else None
+
+
+def _needs_horizon(item: pytest.Item) -> bool:
+    return item.get_closest_marker("horizon") is not None
 
 
 def _scenario(item: pytest.Item, fixture: str) -> Scenario:

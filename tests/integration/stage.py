@@ -14,7 +14,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Stage:
 
     :param settings: what its blazar.conf has besides the sandbox's own terms.
     :param hypervisor: ``fake``, or ``libvirt`` for guests that are real.
+    :param extras: what else the sandbox is to have, of its ``--with``.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Stage:
         scenarios: list[Scenario],
         *,
         hypervisor: str = "fake",
+        extras: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.scenarios = {scenario.name: scenario for scenario in scenarios}
@@ -64,6 +66,7 @@ class Stage:
         self.start_seconds = 0.0
         self._settings = settings
         self._hypervisor = hypervisor
+        self._extras = extras
         self._progress: list[str] = []
         self._sandbox = Sandbox(directory, report=self._progress.append)
         self._cancelled = threading.Event()
@@ -109,7 +112,12 @@ class Stage:
         """Start the sandbox where ports are free: somebody may take them at the last moment."""
         for attempt in range(5):
             try:
-                self._sandbox.up(_free_offset(), self._settings, hypervisor=self._hypervisor)
+                self._sandbox.up(
+                    _free_offset(),
+                    self._settings,
+                    hypervisor=self._hypervisor,
+                    extras=self._extras,
+                )
             except SandboxError as error:
                 if "ports already taken" not in str(error) or attempt == 4:
                     raise
