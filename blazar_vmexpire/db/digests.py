@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.db.models import expirations, notices
+from blazar_vmexpire.lifecycle import LEASED
 
 #: The name of a digest that is not put together yet.
 WAITING = ""
@@ -28,6 +29,17 @@ def let_wait(connection: sa.Connection, notice_id: int, until: datetime.datetime
     connection.execute(
         sa.update(notices).where(notices.c.id == notice_id).values(digest=WAITING, due_at=until)
     )
+
+
+def has_several(connection: sa.Connection, user_id: str) -> bool:
+    """Say whether a user has several VMs with a live lease: one alone need not wait."""
+    x = expirations.c
+    found = connection.execute(
+        sa.select(x.server_id)
+        .where(x.user_id == user_id, x.state.in_([state.value for state in LEASED]))
+        .limit(2)
+    )
+    return len(found.all()) > 1
 
 
 def owners_due(connection: sa.Connection, now: datetime.datetime) -> list[str]:

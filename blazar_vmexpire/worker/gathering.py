@@ -11,7 +11,7 @@ from oslo_log import log as logging
 from blazar_vmexpire import lifecycle
 from blazar_vmexpire.daily import Daily
 from blazar_vmexpire.db import digests
-from blazar_vmexpire.db.api import NoticeRow
+from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.lifecycle import Agenda, Terms
 from blazar_vmexpire.notices import DIGESTED
 from blazar_vmexpire.worker.case import Case
@@ -35,12 +35,11 @@ class Gathering:
     def gather(self, case: Case) -> None:
         """Have those of a VM's notices wait that would be sent now, and can wait."""
         daily = self._tools.conf.vmexpire_mail.digest
-        if daily is None or case.row.user_id is None:
-            return
         now = case.now
-        for position, notice in enumerate(case.notices):
-            if not _is_new(notice, now):
-                continue
+        new = [notice for notice in case.notices if _is_new(notice, now)]
+        if daily is None or not new or not self._has_company(case.row):
+            return
+        for notice in new:
             until = told_at(daily, case.plan, now, case.accepted_at, case.terms)
             with self._tools.database.begin() as connection:
                 digests.let_wait(connection, notice.id, until)
@@ -50,9 +49,15 @@ class Gathering:
                 notice.kind,
                 until,
             )
-            case.notices[position] = dataclasses.replace(
-                notice, digest=digests.WAITING, due_at=until
-            )
+            put_off = dataclasses.replace(notice, digest=digests.WAITING, due_at=until)
+            case.notices[case.notices.index(notice)] = put_off
+
+    def _has_company(self, row: Expiration) -> bool:
+        """Say whether its owner has other VMs: one alone is told of at its own time."""
+        if row.user_id is None:
+            return False
+        with self._tools.database.begin() as connection:
+            return digests.has_several(connection, row.user_id)
 
 
 def told_at(

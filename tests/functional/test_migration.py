@@ -221,6 +221,20 @@ class TestUpgrade:
             "ix_vm_expirations_user_id_ends_at": ["user_id", "ends_at", "server_id"],
         }
 
+    def test_goes_on_where_the_column_for_digests_was_interrupted(self, make: Make) -> None:
+        database = make("blazar")
+        migration.upgrade(database, "0006")
+        with database.begin() as connection:
+            connection.execute(
+                sa.text("ALTER TABLE vm_expiration_notices ADD COLUMN digest VARCHAR(64)")
+            )
+
+        migration.upgrade(database)
+
+        assert migration.version(database) == migration.head()
+        found = indexes(database, "vm_expiration_notices")
+        assert found["ix_vm_expiration_notices_due_at"] == ["due_at"]
+
     def test_may_run_twice_at_once(self, make: Make, backend: databases.Backend) -> None:
         database = make("blazar")
         url = database.engine.url.render_as_string(hide_password=False)

@@ -7,6 +7,7 @@ import datetime
 import io
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,12 +61,17 @@ def shown(moment: datetime.datetime | None) -> str:
 def near_its_end(world: World, name: str, **left: float) -> str:
     """Take in a VM that ends soon, as an administrator has it."""
     server_id = world.adopt(name)
+    bring_near(world, server_id, **left)
+    return server_id
+
+
+def bring_near(world: World, server_id: str, **left: float) -> None:
+    """Have a VM end soon, as an administrator has it."""
     answer = world.as_admin.patch(
         f"/v1/vm-expirations/{server_id}",
         json={"reason": WHY, "ends_at": shown(world.clock.now() + timedelta(**left))},
     )
     assert answer.status_code == 200, answer.json
-    return server_id
 
 
 # What is shown ------------------------------------------------------------------------------------
@@ -474,3 +480,26 @@ def test_one_who_is_not_let_in_is_told_so(openstack: Openstack) -> None:
     done = openstack("list")
     assert (done.returncode, done.stdout) == (1, "")
     assert "(HTTP 401)" in done.stderr
+
+
+@pytest.mark.options({"vmexpire_mail": {"digest": "daily 08:00 UTC"}})
+def test_the_command_in_a_digest_extends_what_it_names(world: World, openstack: Openstack) -> None:
+    servers = [world.adopt(f"vm-{n}") for n in range(3)]
+    for server_id in servers:
+        bring_near(world, server_id, hours=51)
+    now = world.clock.now()
+    world.settle()
+    world.live(now + timedelta(hours=1))
+    world.clock.set(now)
+    (mail,) = world.mails
+    text = mail.get_content().replace("\r\n", "\n")
+    begin = text.index("openstack vm expiration extend")
+    # As a shell reads it.
+    words = shlex.split(text[begin : text.index("\n\n", begin)].replace("\\\n", ""))
+    assert words[: 1 + len(COMMAND)] == ["openstack", *COMMAND]
+    listed = openstack(*words[1 + len(COMMAND) :], "-f", "json").json
+    assert {row["Name"] for row in listed} == {"vm-0", "vm-1", "vm-2"}
+    for server_id in servers:
+        end = world.row(server_id).ends_at
+        assert end is not None
+        assert end > now + timedelta(days=29)

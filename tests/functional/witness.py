@@ -21,6 +21,7 @@ from tests.fakes.cloud import FakeCloud
 from tests.mail_servers import MailServer
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?= UTC)")
+_LINE = re.compile(r"^ {4}\d{4}-\S+ \S+ UTC  (?P<vm>\S{36})  .*$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,14 +130,17 @@ class WatchedMail(MailServer):
             mail: Any = email.message_from_bytes(
                 envelope.content or b"", policy=email.policy.default
             )
-            named = _DATE.findall(mail.get_body(("plain",)).get_content())
-            dates = (datetime.datetime.strptime(date, "%Y-%m-%d %H:%M") for date in named)
-            self.story.append(
-                Mail(
-                    mail["X-OpenStack-Server"],
-                    timeutils.utcnow(),
-                    mail["Message-ID"],
-                    tuple(sorted(dates)),
+            text = mail.get_body(("plain",)).get_content()
+            # A digest tells of a VM in one line; the stories' VMs are named by their UUIDs.
+            told = {mail["X-OpenStack-Server"]: text}
+            if "X-OpenStack-Server" not in mail:
+                told = {found["vm"]: found[0] for found in _LINE.finditer(text)}
+            for server_id, said in told.items():
+                dates = (
+                    datetime.datetime.strptime(date, "%Y-%m-%d %H:%M")
+                    for date in _DATE.findall(said)
                 )
-            )
+                self.story.append(
+                    Mail(server_id, timeutils.utcnow(), mail["Message-ID"], tuple(sorted(dates)))
+                )
         return answer

@@ -3,6 +3,7 @@
 
 __main__.py   arguments, the cloud's coming and going, the exit code
 story.py      the steps
+course.py     steps with several VMs of one owner
 real.py       more steps, where the VM is a real guest
 scene.py      what the steps share: the VM, its lease, and what the services say of them
 checks.py     what a step has to find, else the demonstration has failed

@@ -6,6 +6,7 @@ from __future__ import annotations
 import email
 import email.policy
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
@@ -51,7 +52,15 @@ def _shown(value: str) -> str:
     return _CONTROL.sub("?", " ".join(value.split()))
 
 
+def mails_to(directory: Path, recipient: str) -> list[Mail]:
+    """All mails to one person, in the order in which they arrived."""
+    return [mail for mail in _all(directory) if mail.recipients == recipient]
+
+
 def mails(directory: Path, server_id: str) -> list[Mail]:
     """All mails about one server, in the order in which they arrived."""
-    found = (parse(path.name, path.read_bytes()) for path in sorted(directory.glob("*.eml")))
-    return [mail for mail in found if mail.server_id == server_id]
+    return [mail for mail in _all(directory) if mail.server_id == server_id]
+
+
+def _all(directory: Path) -> Iterator[Mail]:
+    return (parse(path.name, path.read_bytes()) for path in sorted(directory.glob("*.eml")))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from tools.demo import terms
+from tools.demo import course, terms
 from tools.demo.checks import in_order, require
 from tools.demo.narrator import Narrator, columns
 from tools.demo.scene import Scene
@@ -43,11 +43,13 @@ class Story:
         return [
             ("Alice boots a VM", boot),
             ("Its lease appears", lease_appears),
+            ("Bob boots a course", course.begins),
             ("The reminder arrives", reminder),
             ("Alice extends the lease", extend),
             ("A date too far is refused", too_far),
             ("Bob may not touch it", stranger),
             ("The new end is announced too", reminder_again),
+            ("A course makes one mail", course.is_told),
             ("The end comes", end_comes),
             ("Stopped, imaged, gone", aftermath),
             ("The last mail arrives", last_mail),

@@ -20,6 +20,8 @@ LEASE = 2 * MINUTE
 EXTENSION = 10 * MINUTE
 FIRST_NOTICE = 2 * MINUTE
 MINIMUM_NOTICE = MINUTE
+#: Far from the minutes of a demonstration: its digests come early.
+DIGEST = "daily 08:00 UTC"
 #: What Alice asks for beyond the end that she has.
 MORE = MINUTE
 #: What she asks for next: more than EXTENSION allows.
@@ -40,6 +42,7 @@ def settings() -> list[str]:
         f"virtual:vm.minimum_notice={minutes(MINIMUM_NOTICE)}",
         "virtual:vm.on_end_action=snapshot",
         "virtual:vm.adoption_spread=0",
+        f"vmexpire_mail.digest={DIGEST}",
     ]
 
 
