@@ -109,6 +109,10 @@ chaos: venv-test ## 200 VMs expire while all is killed or stopped in turn (make 
 	@echo "==> real bytes: images of real VMs, compared with their disks"
 	@$(PYTEST) tests/integration/test_real_bytes.py $(ARGS)
 
+.PHONY: messages
+messages: venv ## Add new messages of the mails to the catalogues; says what has no translation yet
+	@$(BIN)/python -m tools.messages $(ARGS)
+
 .PHONY: docs
 docs: venv ## Build the documentation into doc/build/html; a warning is an error
 	@echo "==> documentation"

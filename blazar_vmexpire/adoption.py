@@ -127,15 +127,26 @@ def judged(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+#: A VM that is older when it is taken in is none of those that people make now.
+_NEW_FOR = datetime.timedelta(days=1)
+
+
+def new_at(adopted_at: datetime.datetime | None, created_at: datetime.datetime | None) -> bool:
+    """Say whether a VM was new when it was taken in: only of those are owners told at once."""
+    return adopted_at is not None and created_at is not None and adopted_at - created_at <= _NEW_FOR
+
+
 def columns(
-    newcomer: Newcomer, now: datetime.datetime, spread: datetime.timedelta
+    newcomer: Newcomer, now: datetime.datetime, spread: datetime.timedelta, *, tell: bool
 ) -> dict[str, Any]:
     """Say what the row of a VM holds from the moment it is taken in.
 
     :param spread: how far the first ends are spread; zero for a VM that is new.
+    :param tell: whether owners of new VMs are told at once.
     """
     server, terms = newcomer.server, newcomer.verdict.terms
     ends_at = lifecycle.first_end(now, terms, spread * lifecycle.share(server.id))
+    first_look = min(now + (ends_at - now) / 2, lifecycle.agenda(ends_at, terms).reminders[0].at)
     return {
         "server_name": db_api.storable(server.name, 255),
         "project_id": server.project_id,
@@ -149,7 +160,7 @@ def columns(
         **seen(newcomer.facts),
         **judged(newcomer.verdict),
         # The first look plans the notices; at the latest it is due at the end itself.
-        "next_at": min(now + (ends_at - now) / 2, lifecycle.agenda(ends_at, terms).reminders[0].at),
+        "next_at": now if tell and new_at(now, server.created_at) else first_look,
     }
 
 
@@ -177,15 +188,19 @@ def adopt_page(
     newcomers: Sequence[Newcomer],
     now: datetime.datetime,
     spread: datetime.timedelta,
+    *,
+    tell: bool,
 ) -> None:
     """Take in VMs that have no row yet: rows, leases and history in one transaction.
+
+    :param tell: whether owners of new VMs are told at once.
 
     :raises oslo_db.exception.DBDuplicateEntry: one of them got a row meanwhile; nothing is done.
     """
     if not newcomers:
         return
     rows = [
-        {"server_id": newcomer.server.id, **_NEW, **columns(newcomer, now, spread)}
+        {"server_id": newcomer.server.id, **_NEW, **columns(newcomer, now, spread, tell=tell)}
         for newcomer in newcomers
     ]
     connection.execute(expirations.insert(), rows)

@@ -375,6 +375,17 @@ class Agenda:
             return None
         return due[-1]
 
+    def is_last(self, now: Moment, told: Collection[str]) -> bool:
+        """Say whether no reminder comes any more before the next thing that an owner would feel.
+
+        :param told: kinds that were resolved already, for this end: they do not come again.
+        """
+        felt = [at for at in (self.quarantine_at, self.ends_at) if at is not None and at > now]
+        return not any(
+            now < reminder.at < min(felt, default=now) and reminder.kind not in told
+            for reminder in self.reminders
+        )
+
 
 def agenda(ends_at: Moment, terms: Terms, before_end_at: Moment | None = None) -> Agenda:
     """Plan a lease's end.

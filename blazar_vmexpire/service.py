@@ -30,6 +30,7 @@ from blazar_vmexpire.worker import (
     aging,
     auditing,
     digesting,
+    failures,
     pretending,
     publishing,
     reviewing,
@@ -52,6 +53,7 @@ AUDIT = "audit"
 THOROUGH_AUDIT = "thorough audit"
 BURSTS = "bursts"
 BRAKE = "brake"
+FAILURES = "failures"
 TERMS = "terms"
 SHOWING = "showing"
 OLD_IMAGES = "old images"
@@ -173,6 +175,8 @@ class Service:
             duty(DIGESTS, digesting.INTERVAL, lambda chore: self._digesting.run(chore.renew)),
             duty(OLD_IMAGES, _OLD_IMAGES_INTERVAL, lambda chore: aging.age(tools, chore.renew)),
         ]
+        if every := tools.conf.vmexpire_mail.failures_interval:
+            duties.append(duty(FAILURES, every, lambda chore: failures.tell(tools)))
         if tools.conf.vmexpire_intake.reconciliation:
             duties.append(Duty(reconciliation_chore(tools), lambda chore: reconcile(tools, chore)))
         duties.append(

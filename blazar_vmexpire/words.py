@@ -14,6 +14,8 @@ _JOINERS = frozenset("\u200c\u200d")
 #: Wide on purpose: it is better to hide a word too many.
 _ADDRESS = re.compile(r"[^\s<>()\[\],;:\"']+@[^\s<>(),;:\"']*[^\s<>(),;:\"'.]")
 
+_WHITE_SPACE = re.compile(r"\s+", re.ASCII)
+
 _MINUTE = datetime.timedelta(minutes=1)
 _UNITS = (
     ("day", datetime.timedelta(days=1)),
@@ -74,9 +76,10 @@ def _sendable(line: str) -> str:
 def paragraph(text: str, width: int = 72) -> str:
     """Wrap a text to lines of at most ``width`` characters, and let an empty line follow.
 
-    Words that are longer stay whole. An empty text stays empty.
+    Words that are longer stay whole, and so does what a no-break space holds together. An empty
+    text stays empty.
     """
-    words = " ".join(text.split())
+    words = _WHITE_SPACE.sub(" ", text).strip()
     if not words:
         return ""
     lines = textwrap.fill(words, width, break_long_words=False, break_on_hyphens=False)
@@ -93,25 +96,32 @@ def minutes(date: datetime.datetime) -> str:
     return f"{date:%Y-%m-%d %H:%M}"
 
 
-def length_in_words(length: datetime.timedelta) -> str:
-    """Say how long a duration is: "9 days and 4 hours", "45 minutes", "less than a minute".
+def units(length: datetime.timedelta) -> list[tuple[int, str]]:
+    """Take a duration apart: how many of ``day``, ``hour`` and ``minute``, the largest first.
 
     At most two units that stand next to each other are named, and what is smaller is cut off: never
-    more time is named than there is. The sign does not count.
+    more time is named than there is. The sign does not count. Less than a minute is nothing.
     """
     rest = abs(length)
-    if rest < _MINUTE:
-        return "less than a minute"
     counts = []
     for name, unit in _UNITS:
         counts.append((rest // unit, name))
         rest %= unit
-    while not counts[0][0]:
+    while counts and not counts[0][0]:
         del counts[0]
+    return [(count, name) for count, name in counts[:2] if count]
+
+
+def length_in_words(length: datetime.timedelta) -> str:
+    """Say how long a duration is: "9 days and 4 hours", "45 minutes", "less than a minute".
+
+    It names what :func:`units` does.
+    """
+    counts = units(length)
+    if not counts:
+        return "less than a minute"
     return " and ".join(
-        f"{count} {name}" if count == 1 else f"{count} {name}s"
-        for count, name in counts[:2]
-        if count
+        f"{count} {name}" if count == 1 else f"{count} {name}s" for count, name in counts
     )
 
 

@@ -13,7 +13,6 @@ from oslo_utils import timeutils, uuidutils
 
 from blazar_vmexpire.cmd.manage_base import CommandError, Commands
 from blazar_vmexpire.notices import (
-    ALARM,
     DIGEST,
     KINDS,
     TEST,
@@ -29,10 +28,11 @@ from blazar_vmexpire.notices import (
     parse_recipient,
     samples,
 )
+from blazar_vmexpire.notices.language import languages
 from blazar_vmexpire.worker import tools
 
 #: What can be looked at.
-_PREVIEWS = [*KINDS, DIGEST, ALARM]
+_PREVIEWS = [*KINDS, DIGEST, *samples.ALARMS]
 
 
 def add_commands(commands: Commands[Any]) -> None:
@@ -50,6 +50,11 @@ def add_commands(commands: Commands[Any]) -> None:
     )
     preview.add_argument(
         "--html", metavar="FILE", type=pathlib.Path, help="write the HTML part to this file"
+    )
+    preview.add_argument(
+        "--language",
+        choices=languages(),
+        help="instead of [vmexpire_mail] language; mails to operators are in English",
     )
     preview.set_defaults(run=_preview)
     test = parts.add_parser(
@@ -70,7 +75,7 @@ def _address(text: str) -> str:
 
 
 def _preview(conf: cfg.ConfigOpts, arguments: Any) -> None:
-    rendered = _rendered(conf, arguments.kind)
+    rendered = _rendered(conf, arguments.kind, arguments.language)
     if arguments.html is None:
         print(f"Subject: {rendered.subject}\n\n{rendered.text}", end="")
         return
@@ -82,14 +87,16 @@ def _preview(conf: cfg.ConfigOpts, arguments: Any) -> None:
         raise CommandError(f"{arguments.html} cannot be written: {error.strerror}") from error
 
 
-def _rendered(conf: cfg.ConfigOpts, kind: str) -> Rendered:
+def _rendered(conf: cfg.ConfigOpts, kind: str, said_in: str | None) -> Rendered:
     renderer = Renderer.from_conf(conf, strict=True)
     try:
-        if kind == ALARM:
-            return renderer.render_alarm(samples.ALARM)
+        if kind in samples.ALARMS:
+            return renderer.render_alarm(samples.ALARMS[kind])
         if kind == DIGEST:
-            return renderer.render_digest(samples.digest())
-        return renderer.render(samples.usual(kind))
+            return renderer.render_digest(
+                [dataclasses.replace(each, language=said_in) for each in samples.digest()]
+            )
+        return renderer.render(dataclasses.replace(samples.usual(kind), language=said_in))
     except TemplateError as error:
         raise CommandError(f"the template cannot be used: {error}") from error
 

@@ -64,8 +64,8 @@ OPTS = [
         "contact",
         mutable=True,
         default=None,
-        help="Mail address that is told when the brake trips. Unset: undeliverable_contact of"
-        " [virtual:vm].",
+        help="Mail address that is told when the brake trips, and when steps of VMs have failed for"
+        " good. Unset: undeliverable_contact of [virtual:vm].",
     ),
 ]
 

@@ -57,6 +57,30 @@ OPTS = [
         help="Directories that are searched for mail templates before the built-in ones. A file"
         " there replaces the built-in template of the same name; the others stay.",
     ),
+    cfg.StrOpt(
+        "language",
+        default="en",
+        choices=[
+            ("en", "English"),
+            ("de", "German"),
+            ("fr", "French"),
+        ],
+        help="The language of mails to people of whom it is not known which one they read.",
+    ),
+    cfg.StrOpt(
+        "time_zone",
+        default="UTC",
+        help="The zone of the dates in mails, by its name in the time zone database, such as"
+        " Europe/Zurich. Each date names its zone; the commands in mails take UTC.",
+    ),
+    cfg.BoolOpt(
+        "tell_adoptions",
+        default=False,
+        help="Whether the owner of a new VM is told, as soon as it has its lease, that it will end"
+        " one day. Only of VMs that are less than a day old then: when expiration is switched on"
+        " for a cloud, or for some of it, the owners of what is there already get their first mail"
+        " with the first reminder.",
+    ),
     cfg.BoolOpt(
         "tell_extensions",
         default=False,
@@ -98,6 +122,14 @@ OPTS = [
         " most, where that limits what it takes from one client; the others wait their turn."
         " 0 means no limit. A notice that is late because of it moves the end that it is about: the"
         " owner has minimum_notice all the same.",
+    ),
+    cfg.Opt(
+        "failures_interval",
+        type=Duration(),
+        default="15m",
+        help="How often the operators (contact of [vmexpire_brake], or else of [virtual:vm],"
+        " undeliverable_contact) get a mail about VMs of which a step has failed for good, at most:"
+        " it lists those that have failed since the mail before. 0 means no such mail.",
     ),
     cfg.IntOpt(
         "max_refusals",

@@ -343,6 +343,17 @@ def notices_of(connection: sa.Connection, server_id: str) -> list[NoticeRow]:
     return [NoticeRow.of(row) for row in found]
 
 
+def kinds_told(connection: sa.Connection, row: Expiration) -> set[str]:
+    """Say the kinds of notices that were resolved for the end that a VM has."""
+    return set(
+        connection.scalars(
+            sa.select(notices.c.kind).where(
+                notices.c.server_id == row.server_id, notices.c.generation == row.generation
+            )
+        )
+    )
+
+
 def add_notice(
     connection: sa.Connection,
     row: Expiration,
@@ -396,11 +407,14 @@ class Extended:
 
 
 def extended_by(
-    connection: sa.Connection, server_id: str, generation: int, since: datetime.datetime
+    connection: sa.Connection,
+    server_id: str,
+    generation: int,
+    since: datetime.datetime | None = None,
 ) -> Extended | None:
     """Say who made a generation of a VM by extending it; None where that is not how it came.
 
-    :param since: an extension before this does not count.
+    :param since: an extension before this does not count; None: any does.
     """
     found = connection.execute(
         sa.select(history.c.actor, history.c.details)
@@ -408,7 +422,7 @@ def extended_by(
             history.c.server_id == server_id,
             history.c.generation == generation,
             history.c.event == "extended",
-            history.c.at >= since,
+            *([] if since is None else [history.c.at >= since]),
         )
         .limit(1)
     ).first()

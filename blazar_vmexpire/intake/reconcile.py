@@ -258,7 +258,13 @@ class Reconciliation:
     def _adopt_all(self, newcomers: list[Newcomer]) -> int:
         tools = self._tools
         with tools.database.begin() as connection:
-            adoption.adopt_page(connection, newcomers, tools.clock(), self._spread)
+            adoption.adopt_page(
+                connection,
+                newcomers,
+                tools.clock(),
+                self._spread,
+                tell=tools.conf.vmexpire_mail.tell_adoptions,
+            )
         return len(newcomers)
 
     @retried

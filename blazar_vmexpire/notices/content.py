@@ -6,16 +6,24 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class Kind(enum.StrEnum):
-    """What a notice tells; each has a template of this name."""
+    """What a notice tells; each has a template of this name, but for the last reminder."""
 
+    #: The VM was taken in, and will end one day; no reminder of that yet.
+    ADOPTED = "adopted"
     #: The VM will end; the first notice and the further ones.
     REMINDER = "reminder"
+    #: The same, when no other reminder comes before something is done. Its rows are of the kind
+    #: before, because only the moment of sending shows that it is the last.
+    LAST_REMINDER = "last_reminder"
     #: The VM was locked and stopped; how to get it back.
     QUARANTINED = "quarantined"
+    #: It was given back, because somebody extended it.
+    REVIVED = "revived"
     #: The end was moved by the service itself.
     MOVED = "moved"
     #: Somebody extended it, after its owner had been told of the end before.
@@ -28,6 +36,39 @@ class Kind(enum.StrEnum):
     PUT_BACK = "put_back"
     #: What was announced has happened.
     ENDED = "ended"
+    #: What was announced will not happen: the VM is let go, or held for a while.
+    EXEMPTED = "exempted"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Saying:
+    """A text of ours about a VM that can be said in each language.
+
+    Catalogues have the message: whoever extracts them looks for this name.
+    """
+
+    #: English, with places for the values: ``a first term is %(term)s now``.
+    message: str
+    values: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Say it in English."""
+        return self.message % self.values
+
+    def as_details(self) -> dict[str, Any]:
+        """Say what is kept of it with a notice whose reason it is."""
+        return {
+            "reason": str(self),
+            "said": {"message": self.message, "values": dict(self.values)},
+        }
+
+    @classmethod
+    def of_details(cls, details: Mapping[str, Any]) -> Saying | str | None:
+        """Read the reason that is kept with a notice; one of other words than ours is a text."""
+        if "said" in details:
+            return cls(details["said"]["message"], details["said"]["values"])
+        reason: str | None = details.get("reason")
+        return reason
 
 
 #: Every kind there is a template for.
@@ -71,6 +112,27 @@ class Alarm:
     ending: Group
     #: Whom Nova does not know any more, with nothing to explain it.
     vanished: Group
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A VM of which a step has failed for good."""
+
+    server: Named
+    #: When that was, naive UTC.
+    at: datetime.datetime
+    reason: str
+    #: What would help.
+    remedy: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """What the operator is told when steps have failed for good."""
+
+    count: int
+    #: The first of them, not all of which need be listed.
+    listed: Sequence[Failure]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +181,14 @@ class Notice:
     keep_volumes: str
     #: The volumes that stayed, in a notice that the VM is gone.
     volumes: Sequence[KeptVolume]
-    #: Why something was done, in words that a user understands.
-    reason: str | None
+    #: Why something was done, in words that a user understands; of an extension, who did it.
+    reason: str | Saying | None
+    #: What was undone when a VM was given back: ``unlock``, ``start``, ``unshelve``.
+    undone: Sequence[str] = ()
+    #: Until when an administrator holds the VM, in a notice that its end is off because of that.
+    held_until: datetime.datetime | None = None
+    #: The code of the language that it is written in; None: that of the options.
+    language: str | None = None
     #: The latest end that the owner may choose now; None where that is not known.
     latest_allowed: datetime.datetime | None
     #: From when on the owner may extend, where that is yet to come.
@@ -129,12 +197,25 @@ class Notice:
     extensions_used: int | None
 
     def __post_init__(self) -> None:
-        for name in ("ends_at", "now", "quarantine_at", "latest_allowed", "extendable_from"):
+        for name in (
+            "ends_at",
+            "now",
+            "quarantine_at",
+            "held_until",
+            "latest_allowed",
+            "extendable_from",
+        ):
             date = getattr(self, name)
             if date is not None and date.tzinfo is not None:
                 raise ValueError(f"{name} {date} has a time zone: give naive UTC")
 
     @property
-    def template(self) -> str:
-        """The kind without its suffix: the name of the template that words it."""
+    def bare_kind(self) -> str:
+        """The kind without its suffix."""
         return self.kind.partition("/")[0]
+
+    @property
+    def template(self) -> str:
+        """The name of the template that words it: its kind, but every reminder has the same."""
+        kind = self.bare_kind
+        return Kind.REMINDER.value if kind == Kind.LAST_REMINDER else kind

@@ -11,56 +11,79 @@ import icalendar
 
 from blazar_vmexpire import words
 from blazar_vmexpire.notices.content import Kind, Notice
+from blazar_vmexpire.notices.language import Language
 
 #: How long before the end a calendar says something.
 _WARNING = datetime.timedelta(days=1)
 
 #: What tells of an end to come, or of another one than was told before.
-_PUBLISHED = frozenset({Kind.REMINDER, Kind.QUARANTINED, Kind.EARLIER, Kind.MOVED, Kind.EXTENDED})
+_PUBLISHED = frozenset(
+    {
+        Kind.ADOPTED,
+        Kind.REMINDER,
+        Kind.QUARANTINED,
+        Kind.REVIVED,
+        Kind.EARLIER,
+        Kind.MOVED,
+        Kind.EXTENDED,
+    }
+)
+#: What tells that it is over, or off.
+_CANCELLED = frozenset({Kind.ENDED, Kind.EXEMPTED})
 
 
 def entry(
-    notice: Notice, *, generation: int, sender: Address, link: str | None = None
+    notice: Notice,
+    *,
+    generation: int,
+    sender: Address,
+    said_in: Language,
+    link: str | None = None,
 ) -> icalendar.Calendar | None:
     """Make the calendar entry that belongs to a notice; None where it has none.
 
     There is one entry a VM: its UID stays, and SEQUENCE goes up with the generation, so that a
     calendar takes the newer end for the older one, in whatever order the mails arrive. What has
-    ended cancels it.
+    ended cancels it, and so does what has no end any more.
 
     :param generation: of the VM's expiration.
     :param sender: of the mail: who publishes the entry.
+    :param said_in: the mail's language.
     :param link: the VM's page in the dashboard.
     """
-    ended = notice.template == Kind.ENDED
-    if notice.ends_at is None or not (ended or notice.template in _PUBLISHED):
+    off = notice.template in _CANCELLED
+    if notice.ends_at is None or not (off or notice.template in _PUBLISHED):
         return None
     server = words.one_line(notice.server_name) or notice.server_id
     project = words.one_line(notice.project_name) or notice.project_id
     event = icalendar.Event()
     event.add("uid", f"{words.one_line(notice.server_id)}@{sender.domain}")
     # Two for each generation: a cancellation has to be the later one.
-    event.add("sequence", 2 * generation + (1 if ended else 0))
+    event.add("sequence", 2 * generation + (1 if off else 0))
     event.add("dtstamp", _utc(notice.now))
     event.add("dtstart", _utc(notice.ends_at))
-    event.add("summary", f'VM "{server}" ({project}): its lease ends')
+    _ = said_in.gettext
+    event.add(
+        "summary",
+        _('VM "%(server)s" (%(project)s): its lease ends') % {"server": server, "project": project},
+    )
     event.add("organizer", icalendar.vCalAddress(f"mailto:{sender.addr_spec}"))
-    event.add("status", "CANCELLED" if ended else "CONFIRMED")
+    event.add("status", "CANCELLED" if off else "CONFIRMED")
     # Nobody is busy because of it.
     event.add("transp", "TRANSPARENT")
-    if not ended:
+    if not off:
         event.add(
             "description",
-            "If it is still needed, extend it in time:\n"
-            f"openstack vm expiration extend {words.one_line(notice.server_id)}",
+            _("If it is still needed, extend it in time:")
+            + f"\nopenstack vm expiration extend {words.one_line(notice.server_id)}",
         )
         if link is not None:
             event.add("url", link)
-        event.add_component(_alarm(server))
+        event.add_component(_alarm(_('The lease of VM "%(server)s" ends') % {"server": server}))
     calendar = icalendar.Calendar()
     calendar.add("prodid", "-//blazar-vmexpire//EN")
     calendar.add("version", "2.0")
-    calendar.add("method", "CANCEL" if ended else "PUBLISH")
+    calendar.add("method", "CANCEL" if off else "PUBLISH")
     calendar.add_component(event)
     return calendar
 
@@ -80,10 +103,10 @@ def together(
     return found[0] if found else None
 
 
-def _alarm(server: str) -> icalendar.Alarm:
+def _alarm(text: str) -> icalendar.Alarm:
     alarm = icalendar.Alarm()
     alarm.add("action", "DISPLAY")
-    alarm.add("description", f'The lease of VM "{server}" ends')
+    alarm.add("description", text)
     alarm.add("trigger", -_WARNING)
     return alarm
 

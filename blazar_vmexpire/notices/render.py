@@ -16,20 +16,30 @@ from oslo_log import log as logging
 
 from blazar_vmexpire import words
 from blazar_vmexpire.notices import blocks, samples
-from blazar_vmexpire.notices.content import KINDS, Alarm, Group, Notice
+from blazar_vmexpire.notices.content import (
+    KINDS,
+    Alarm,
+    Failures,
+    Group,
+    Named,
+    Notice,
+    Saying,
+)
+from blazar_vmexpire.notices.language import ENGLISH, N_, Language, language, languages
 from blazar_vmexpire.notices.templates import TemplateError, Templates
 
 LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-#: Name of the template of the operator's mail about the brake.
+#: Names of the templates of the operators' mails: about the brake, about steps that have failed.
 ALARM = "brake"
 #: Name of the template of a mail about several VMs.
 DIGEST = "digest"
+FAILED = "failed"
 #: Longer subjects are cut: what matters stands at their beginning.
 _SUBJECT_LIMIT = 200
-_NO_NAME = "(no name)"
+_NO_NAME = N_("(no name)")
 
 
 class UnknownKind(ValueError):
@@ -47,14 +57,18 @@ class Preface:
 
 
 DRY_RUN = Preface(
-    "[dry run]",
-    "This is a dry run: nothing is done to any VM, and no owner gets a mail. Without it, this mail"
-    " would have been sent:",
+    N_("[dry run]"),
+    N_(
+        "This is a dry run: nothing is done to any VM, and no owner gets a mail. Without it, this"
+        " mail would have been sent:"
+    ),
 )
 TEST = Preface(
-    "[test]",
-    "This is a test of the mails of VM expiration: there is no such VM, and nothing is done to any."
-    " A real mail would look like this:",
+    N_("[test]"),
+    N_(
+        "This is a test of the mails of VM expiration: there is no such VM, and nothing is done to"
+        " any. A real mail would look like this:"
+    ),
 )
 
 
@@ -81,8 +95,11 @@ class Renderer:
     In a template the fields of :class:`Notice` are there by name, its texts made harmless by
     :func:`words.one_line`, ``kind`` without its suffix; beside them ``extend_command`` (None where
     the recipient cannot move the end), ``dashboard_link``, ``away(date)`` ("in 9 days and 4 hours")
-    and the filters ``utc``, ``times``, ``cut(length)`` and ``paragraph``. Several empty lines in a
-    row become one.
+    and the filters ``local``, ``utc``, ``times``, ``cut(length)`` and ``paragraph``; and gettext's
+    functions. Several empty lines in a row become one.
+
+    Each notice is in the language that it names, where there is a catalogue for that. The mails to
+    the operators are in English, as the logs and commands are that they quote.
 
     The HTML says the same words: ``<kind>.html.j2``, or else ``mail.html.j2``, has the text's
     parts as ``blocks`` (see :mod:`.blocks`), and ``subject``, beside all that. What it prints is
@@ -93,6 +110,8 @@ class Renderer:
     :param dashboard_url: where the dashboard is, for links to VMs.
     :param html: whether there is HTML at all.
     :param strict: whether a template that fails is an error, and not replaced by the built-in one.
+    :param language: of notices that name none, or one that there is no catalogue for.
+    :param time_zone: of the dates, by its name in the time zone database.
     """
 
     def __init__(
@@ -103,14 +122,16 @@ class Renderer:
         dashboard_url: str | None = None,
         html: bool = True,
         strict: bool = False,
+        language: str = ENGLISH,
+        time_zone: str = "UTC",
     ) -> None:
         self._preface = preface
         self._dashboard_url = dashboard_url
         self._html = html
         self._strict = strict
-        self._builtin = Templates()
-        self._chosen = Templates([pathlib.Path(d) for d in template_path])
-        self._own = bool(template_path)
+        self._path = [pathlib.Path(d) for d in template_path]
+        self._language = language
+        self._time_zone = time_zone
 
     @classmethod
     def from_conf(
@@ -124,6 +145,8 @@ class Renderer:
             dashboard_url=options.dashboard_url,
             html=options.html,
             strict=strict,
+            language=options.language,
+            time_zone=options.time_zone,
         )
 
     def render(self, notice: Notice) -> Rendered:
@@ -142,17 +165,20 @@ class Renderer:
             notice.template,
             self._context(notice),
             f"Notice {notice.kind} for server {notice.server_id}",
+            self.said_in(notice),
         )
 
-    def render_alarm(self, alarm: Alarm) -> Rendered:
-        """Word the operator's mail about the brake, by ``brake.txt.j2``.
+    def render_alarm(self, alarm: Alarm | Failures) -> Rendered:
+        """Word a mail to the operators, by ``brake.txt.j2`` or ``failed.txt.j2``.
 
-        Its template has the fields of :class:`Alarm`. Where an operator's own fails, the error is
+        Its template has the fields of what it is about. Where an operator's own fails, the error is
         logged and the built-in one is used.
 
         :raises TemplateError: a template fails, and the renderer is strict.
         """
-        return self._word(ALARM, _alarm_context(alarm), "The mail about the brake")
+        context = _alarm_context(alarm)
+        what = f"The mail to the operators ({context['kind']})"
+        return self._word(context["kind"], context, what, language(ENGLISH))
 
     def render_digest(self, notices: Sequence[Notice]) -> Rendered:
         """Word a mail about several VMs, by ``digest.txt.j2``.
@@ -160,35 +186,42 @@ class Renderer:
         Its template has, beside ``vms`` with all that a template has for one VM, what they have in
         common. Where an operator's own fails, the error is logged and the built-in one is used.
 
-        :param notices: to one recipient about VMs of one owner, one a VM, most urgent first.
+        :param notices: to one recipient about VMs of one owner, one a VM, most urgent first; it is
+            written in the language of the first.
         :raises TemplateError: a template fails, and the renderer is strict.
         """
         context = self._digest_context(notices)
-        return self._word(DIGEST, context, f"The digest about {len(notices)} servers")
+        what = f"The digest about {len(notices)} servers"
+        return self._word(DIGEST, context, what, self.said_in(notices[0]))
 
-    def _word(self, kind: str, context: Mapping[str, Any], what: str) -> Rendered:
-        subject, body = self._by_template(lambda found: found.text(kind, context), what)
+    def _word(
+        self, kind: str, context: Mapping[str, Any], what: str, said_in: Language
+    ) -> Rendered:
+        def by_template(use: Callable[[Templates], _T]) -> _T:
+            return self._by_template(use, what, said_in)
+
+        subject, body = by_template(lambda found: found.text(kind, context))
         if self._preface is not None:
-            subject = f"{self._preface.mark} {subject}"
-            body = f"{blocks.paragraph(self._preface.text)}{body}"
+            subject = f"{said_in.gettext(self._preface.mark)} {subject}"
+            body = f"{blocks.paragraph(said_in.gettext(self._preface.text))}{body}"
         subject = words.one_line(subject, _SUBJECT_LIMIT)
         html = None
         if self._html:
             parts = {"subject": subject, "blocks": blocks.read(body)}
             html = words.plain_body(
-                self._by_template(lambda found: found.html(kind, {**context, **parts}), what)
+                by_template(lambda found: found.html(kind, {**context, **parts}))
             )
         return Rendered(subject, _sparse(words.plain_body(body)), html)
 
-    def _by_template(self, use: Callable[[Templates], _T], what: str) -> _T:
-        if self._own:
+    def _by_template(self, use: Callable[[Templates], _T], what: str, said_in: Language) -> _T:
+        if self._path:
             try:
-                return use(self._chosen)
+                return use(Templates(self._path, said_in))
             except TemplateError as error:
                 if self._strict:
                     raise
                 LOG.error("%s is worded by the built-in template: %s", what, error)
-        return use(self._builtin)
+        return use(Templates((), said_in))
 
     def check(self) -> list[str]:
         """Render every kind with made-up data, and look through the operator's directories.
@@ -198,22 +231,32 @@ class Renderer:
         :returns: the problems found, a sentence each; empty when all is well. None of them stops
             notices: the built-in templates take the place of what cannot be used.
         """
-        if not self._own:
+        if not self._path:
             return []
-        problems = dict.fromkeys(self._chosen.never_used([*KINDS, ALARM, DIGEST]))
+        chosen = Templates(self._path, language(self._language, self._time_zone))
+        problems = dict.fromkeys(chosen.never_used([*KINDS, ALARM, FAILED, DIGEST]))
         every = [(notice.template, self._context(notice)) for notice in samples.every_kind()]
         every += [(DIGEST, self._digest_context(those)) for those in samples.digests()]
-        for kind, context in [*every, (ALARM, _alarm_context(samples.ALARM))]:
+        every += [(name, _alarm_context(alarm)) for name, alarm in samples.ALARMS.items()]
+        for kind, context in every:
             try:
-                _, body = self._chosen.text(kind, context)
+                _, body = chosen.text(kind, context)
                 parts = {"subject": "", "blocks": blocks.read(body)}
-                self._chosen.html(kind, {**context, **parts})
+                chosen.html(kind, {**context, **parts})
             except TemplateError as error:
                 problems[str(error)] = None
         return list(problems)
 
     def _context(self, notice: Notice) -> dict[str, Any]:
-        return _context(notice) | {"dashboard_link": self.dashboard_link(notice)}
+        return _context(notice, self.said_in(notice)) | {
+            "dashboard_link": self.dashboard_link(notice),
+            "in_utc": self._time_zone == "UTC",
+        }
+
+    def said_in(self, notice: Notice) -> Language:
+        """Say in which language a notice is written."""
+        code = notice.language if notice.language in languages() else None
+        return language(code or self._language, self._time_zone)
 
     def _digest_context(self, notices: Sequence[Notice]) -> dict[str, Any]:
         """Say what the template of a digest can use."""
@@ -226,7 +269,15 @@ class Renderer:
             project = {"id": vm["project_id"], "name": vm["project_name"], "vms": []}
             projects.setdefault(vm["project_id"], project)["vms"].append(vm)
         link = self._dashboard_url and f"{self._dashboard_url.rstrip('/')}/project/instances/"
-        common = ("now", "away", "owner_name", "recipient_is_owner", "keep_volumes")
+        common = (
+            "now",
+            "away",
+            "language",
+            "in_utc",
+            "owner_name",
+            "recipient_is_owner",
+            "keep_volumes",
+        )
         return {name: vms[0][name] for name in common} | {
             "kind": DIGEST,
             "vms": vms,
@@ -242,57 +293,73 @@ class Renderer:
         return f"{self._dashboard_url.rstrip('/')}/project/instances/{server_id}/"
 
 
-def _context(notice: Notice) -> dict[str, Any]:
+def _context(notice: Notice, said_in: Language) -> dict[str, Any]:
     """Say what a template can use."""
     context: dict[str, Any] = {}
     for field in dataclasses.fields(notice):
         value = getattr(notice, field.name)
         context[field.name] = words.one_line(value) if isinstance(value, str) else value
     for name in ("server_name", "project_name"):
-        context[name] = context[name] or _NO_NAME
+        context[name] = context[name] or said_in.gettext(_NO_NAME)
+    if isinstance(notice.reason, Saying):
+        context["reason"] = words.one_line(
+            said_in.gettext(notice.reason.message) % notice.reason.values
+        )
     context["volumes"] = [
         {
             "id": words.one_line(volume.id),
-            "name": words.one_line(volume.name) or _NO_NAME,
+            "name": words.one_line(volume.name) or said_in.gettext(_NO_NAME),
             "boot": volume.boot,
         }
         for volume in notice.volumes
     ]
 
     def away(date: datetime.datetime) -> str:
-        return words.in_words(date - notice.now)
+        return said_in.away(date - notice.now)
 
     return context | {
-        "kind": notice.template,
+        "language": said_in.code,
+        "kind": notice.bare_kind,
         "away": away,
         "extend_command": _extend_command(notice),
     }
 
 
-def _alarm_context(alarm: Alarm) -> dict[str, Any]:
-    """Say what the template of the operator's mail can use."""
-
-    def harmless(group: Group) -> dict[str, Any]:
-        return {
-            "count": group.count,
-            "servers": [
+def _alarm_context(alarm: Alarm | Failures) -> dict[str, Any]:
+    """Say what the template of a mail to the operators can use."""
+    context = {field.name: getattr(alarm, field.name) for field in dataclasses.fields(alarm)}
+    context["dashboard_link"] = None
+    if isinstance(alarm, Failures):
+        return context | {
+            "kind": FAILED,
+            "listed": [
                 {
-                    "id": server.id,
-                    "name": words.one_line(server.name) or _NO_NAME,
-                    "project_id": words.one_line(server.project_id),
+                    "server": _named(failure.server),
+                    "at": failure.at,
+                    "reason": words.one_line(failure.reason, 2000),
+                    "remedy": words.one_line(failure.remedy, 2000),
                 }
-                for server in group.servers
+                for failure in alarm.listed
             ],
         }
-
-    context = {field.name: getattr(alarm, field.name) for field in dataclasses.fields(alarm)}
     return context | {
         "kind": ALARM,
-        "dashboard_link": None,
         "reason": words.one_line(alarm.reason, 2000),
         "tripped_by": words.one_line(alarm.tripped_by or ""),
-        "ending": harmless(alarm.ending),
-        "vanished": harmless(alarm.vanished),
+        "ending": _group(alarm.ending),
+        "vanished": _group(alarm.vanished),
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {"count": group.count, "servers": [_named(server) for server in group.servers]}
+
+
+def _named(server: Named) -> dict[str, str]:
+    return {
+        "id": server.id,
+        "name": words.one_line(server.name) or _NO_NAME,
+        "project_id": words.one_line(server.project_id),
     }
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Mapping
 
 from blazar_vmexpire.notices.content import (
     DIGESTED,
     KINDS,
     Alarm,
+    Failure,
+    Failures,
     Group,
     KeptVolume,
     Kind,
     Named,
     Notice,
+    Saying,
 )
 
 _NOW = datetime.datetime(2026, 12, 11, 4, 50)
 _DAY = datetime.timedelta(days=1)
+_HOUR = datetime.timedelta(hours=1)
 
 #: The first notice of a VM that is saved as an image and deleted nine days later.
 REMINDER = Notice(
@@ -45,6 +50,9 @@ REMINDER = Notice(
 )
 
 
+_ALICE = Saying('user "%(name)s"', {"name": "alice"})
+_CHANGED = Saying("the terms have changed: a first term is %(term)s now", {"term": "90d"})
+
 _VOLUME = KeptVolume(id="5a7c9e1b-2d4f-4680-8a9c-1e3b5d7f9a02", name="web-1 data", boot=False)
 
 #: The brake tripped by itself: more VMs vanished than are named.
@@ -63,6 +71,32 @@ ALARM = Alarm(
     ),
 )
 
+#: A VM that nobody could snapshot, and one that has been locked for too long.
+FAILED = Failures(
+    count=2,
+    listed=(
+        Failure(
+            server=ALARM.vanished.servers[0],
+            at=_NOW,
+            reason="the image 1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed came to nothing: it is killed",
+            remedy="see why Glance took no image of it, then retry",
+        ),
+        Failure(
+            server=Named(
+                id="0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
+                name="db-2",
+                project_id=REMINDER.project_id,
+            ),
+            at=_NOW - _DAY,
+            reason="nova refused to delete the server: 403",
+            remedy="remove what it was refused for, then retry",
+        ),
+    ),
+)
+
+#: What operators get, by the names of the templates.
+ALARMS: Mapping[str, Alarm | Failures] = {"brake": ALARM, "failed": FAILED}
+
 
 def moved_to(now: datetime.datetime) -> Notice:
     """Make the sample reminder as if it were written at another time, naive UTC."""
@@ -74,18 +108,37 @@ def moved_to(now: datetime.datetime) -> Notice:
 def usual(kind: str) -> Notice:
     """Make a notice of a kind with what it usually holds, and an image and a volume at the end."""
     notice = dataclasses.replace(REMINDER, kind=kind)
+    if kind == Kind.ADOPTED:
+        return dataclasses.replace(notice, ends_at=_NOW + 60 * _DAY)
+    if kind == Kind.LAST_REMINDER:
+        return dataclasses.replace(notice, ends_at=_NOW + 2 * _DAY)
+    if kind == Kind.REVIVED:
+        return dataclasses.replace(
+            notice,
+            ends_at=notice.latest_allowed,
+            reason=_ALICE,
+            undone=("unlock", "start"),
+        )
+    if kind == Kind.EXTENDED:
+        return dataclasses.replace(notice, ends_at=notice.latest_allowed, reason=_ALICE)
     if kind == Kind.ENDED:
         return dataclasses.replace(
             notice,
+            ends_at=_NOW - _HOUR,
             image_id="1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
             image_name="web-1",
             volumes=(_VOLUME,),
         )
     if kind == Kind.QUARANTINED:
         return dataclasses.replace(notice, quarantine_at=_NOW)
-    if kind == Kind.REMINDER:
+    if kind in (Kind.REMINDER, Kind.EXEMPTED):
         return notice
-    return dataclasses.replace(notice, reason="this is a made-up reason")
+    if kind == Kind.PUT_BACK:
+        # As our API says it, which speaks English.
+        return dataclasses.replace(
+            notice, reason="expire_at was removed: it only tells when the end is"
+        )
+    return dataclasses.replace(notice, reason=_CHANGED)
 
 
 def every_kind() -> list[Notice]:
@@ -96,6 +149,8 @@ def every_kind() -> list[Notice]:
     notices = []
     for kind in KINDS:
         usual = dataclasses.replace(REMINDER, kind=kind)
+        if kind is Kind.ENDED:
+            usual = dataclasses.replace(usual, ends_at=_NOW - _HOUR)
         notices += [
             usual,
             dataclasses.replace(
@@ -105,7 +160,9 @@ def every_kind() -> list[Notice]:
                 image_id="1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
                 image_name="web-1 2026-12-20",
                 volumes=(_VOLUME,),
-                reason="the VM was in the middle of a task",
+                reason=_CHANGED,
+                undone=("unlock", "unshelve", "start"),
+                held_until=_NOW + 20 * _DAY,
                 latest_allowed=usual.ends_at,
                 extendable_from=_NOW + 2 * _DAY,
                 extensions_used=3,

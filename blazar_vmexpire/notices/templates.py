@@ -13,6 +13,7 @@ import jinja2
 
 from blazar_vmexpire import words
 from blazar_vmexpire.notices import blocks
+from blazar_vmexpire.notices.language import ENGLISH, Language, language
 
 _PACKAGE = "blazar_vmexpire.notices"
 TEXT = ".txt.j2"
@@ -27,8 +28,11 @@ class TemplateError(Exception):
 
 
 @functools.cache
-def _environment(path: tuple[pathlib.Path, ...]) -> jinja2.Environment:
-    """Make an environment, once a path: it compiles a template once, or when its file changed."""
+def _environment(path: tuple[pathlib.Path, ...], said_in: Language) -> jinja2.Environment:
+    """Make an environment, once a path and language.
+
+    It compiles a template once, or when its file changed.
+    """
     builtin = jinja2.PackageLoader(_PACKAGE, "templates")
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
@@ -44,9 +48,24 @@ def _environment(path: tuple[pathlib.Path, ...]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    environment.policies["ext.i18n.trimmed"] = True
+    # The extension adds this at run time.
+    environment.install_gettext_callables(  # type: ignore[attr-defined]
+        said_in.gettext,
+        said_in.ngettext,
+        newstyle=True,
+        pgettext=said_in.pgettext,
+        npgettext=said_in.npgettext,
+    )
+    environment.globals["language"] = said_in.code
     environment.filters.update(
-        utc=words.utc, times=words.times, cut=words.one_line, paragraph=blocks.paragraph
+        local=said_in.date,
+        utc=words.utc,
+        times=said_in.times,
+        cut=words.one_line,
+        paragraph=blocks.paragraph,
     )
     return environment
 
@@ -55,11 +74,12 @@ class Templates:
     """The templates of one search path.
 
     :param path: directories; none of them leaves the built-in templates alone.
+    :param said_in: the language of what they make.
     """
 
-    def __init__(self, path: Sequence[pathlib.Path] = ()) -> None:
+    def __init__(self, path: Sequence[pathlib.Path], said_in: Language) -> None:
         self._path = path
-        self._environment = _environment(tuple(path))
+        self._environment = _environment(tuple(path), said_in)
 
     def names(self) -> set[str]:
         """List the names of all templates that are there."""
@@ -96,7 +116,9 @@ class Templates:
 
         :param kinds: of notices: each may have a layout of its own.
         """
-        known = _environment(()).list_templates() + [kind + HTML for kind in kinds]
+        known = _environment((), language(ENGLISH)).list_templates() + [
+            kind + HTML for kind in kinds
+        ]
         for directory in self._path:
             try:
                 files = sorted(p for p in directory.iterdir() if p.name.endswith(_SUFFIXES))

@@ -24,6 +24,9 @@ _HOLDABLE = (State.ACTIVE, State.HELD)
 #: How the kinds of notices begin that tell of the end to come.
 TELL_OF_THE_END = ("reminder/", "shortened", "earlier", db_api.FORCED)
 
+#: Kinds that say nothing any more once there is another end.
+_OF_ONE_END = (Kind.EXTENDED, Kind.REVIVED, Kind.EXEMPTED)
+
 
 @dataclasses.dataclass(slots=True)
 class Case:
@@ -131,5 +134,5 @@ def overtaken(notices: Sequence[NoticeRow], generation: int) -> list[NoticeRow]:
     return [
         *(n for n in of_the_end if n.generation != generation),
         *reminders[:-1],
-        *(n for n in waiting if n.kind == Kind.EXTENDED and n.generation != generation),
+        *(n for n in waiting if n.kind in _OF_ONE_END and n.generation != generation),
     ]

@@ -15,6 +15,7 @@ from blazar_vmexpire import adoption, extension, lifecycle
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.lifecycle import Event, State
+from blazar_vmexpire.notices import Saying
 from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.case import Case
 from blazar_vmexpire.worker.keeping import Keeping
@@ -80,9 +81,15 @@ class ChangedTerms:
         assert row.ends_at is not None  # noqa: S101 - every live row has it
         earlier = new_end < row.ends_at
         duration = format_duration(terms.lease_duration)
-        reason = f"the terms have changed: a first term is {duration} now" + (
-            f" (rule {case.verdict.rule!r})" if case.verdict.rule else ""
-        )
+        if case.verdict.rule is None:
+            reason = Saying(
+                "the terms have changed: a first term is %(term)s now", {"term": duration}
+            )
+        else:
+            reason = Saying(
+                "the terms have changed: a first term is %(term)s now (rule '%(rule)s')",
+                {"term": duration, "rule": case.verdict.rule},
+            )
         # What was told of the old end counts for nothing; what was begun is undone.
         begun = extension.begun(row)
         state = lifecycle.after(row.state, Event.UNDO if begun else Event.EXTEND)

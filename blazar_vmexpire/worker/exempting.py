@@ -7,8 +7,10 @@ from blazar_vmexpire import adoption, extension, leases, lifecycle
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event, State
+from blazar_vmexpire.notices import Kind
 from blazar_vmexpire.terms import Verdict
-from blazar_vmexpire.worker import claims, transitions
+from blazar_vmexpire.worker import claims, confirming, transitions
+from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
 #: States of a VM that has a lease, and can be let go at once if nothing has to be undone.
@@ -22,8 +24,9 @@ class Exempting:
     stopped.
     """
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, telling: Telling) -> None:
         self._tools = tools
+        self._telling = telling
 
     def verdict(self, row: Expiration) -> Verdict | None:
         """Say why a VM is to be let go; None: it is not."""
@@ -38,6 +41,8 @@ class Exempting:
 
     def __call__(self, row: Expiration, verdict: Verdict) -> None:
         """Give the VM back first, if something was done to it; then remove its lease.
+
+        An owner who was told of an end is told that it is off.
 
         One that was kept at its end is unlocked, no more: whether it is to run is its owner's to
         say.
@@ -69,10 +74,20 @@ class Exempting:
                 return
             if facts is not None:
                 leases.destroy(connection, [facts.lease_id])
+            told_end = confirming.end_told(db_api.notices_of(connection, row.server_id))
+            if told_end is not None:
+                db_api.add_notice(
+                    connection,
+                    row,
+                    Kind.EXEMPTED,
+                    now,
+                    message_id=self._telling.message_id(row, Kind.EXEMPTED),
+                    details=confirming.off(told_end),
+                )
             claims.finish(
                 connection,
                 row,
-                verdict.until,
+                verdict.until if told_end is None else now,
                 state=lifecycle.after(row.state, Event.EXEMPT).value,
                 progress={},
                 attempts=0,

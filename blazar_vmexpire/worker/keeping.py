@@ -14,6 +14,7 @@ from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import State
+from blazar_vmexpire.notices import Saying
 from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.case import Case
 from blazar_vmexpire.worker.telling import Telling
@@ -130,7 +131,7 @@ class Keeping:
         self,
         case: Case,
         new_end: datetime.datetime,
-        reason: str,
+        reason: str | Saying,
         *,
         waiting_since: datetime.datetime | None = None,
         notice: str | None = None,
@@ -168,7 +169,13 @@ class Keeping:
             )
             self._write_lease(connection, facts, self._wanted(case, moved), now)
             db_api.record(
-                connection, moved, "moved", now, old_end=row.ends_at, new_end=new_end, reason=reason
+                connection,
+                moved,
+                "moved",
+                now,
+                old_end=row.ends_at,
+                new_end=new_end,
+                reason=str(reason),
             )
             if notice is not None:
                 db_api.add_notice(
@@ -177,7 +184,7 @@ class Keeping:
                     notice,
                     now,
                     message_id=self._telling.message_id(moved, notice),
-                    details={**case.tells, "reason": reason},
+                    details={**case.tells, **_kept(reason)},
                 )
 
     def _wanted(self, case: Case, row: Expiration) -> leases.Wanted:
@@ -197,3 +204,8 @@ class Keeping:
             leases.create(connection, [wanted], now)
         else:
             leases.mend(connection, facts, wanted, now)
+
+
+def _kept(reason: str | Saying) -> dict[str, Any]:
+    """Say what is kept of a reason with the notice that tells it."""
+    return reason.as_details() if isinstance(reason, Saying) else {"reason": reason}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is still to be said of a VM whose lease is over."""
+"""What is still to be said of a VM whose lease is over, or that is to have none."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ ENDED = "ended"
 
 
 class LastWords:
-    """Sends the notice of what was done; those of an end to come have been overtaken by it."""
+    """Sends the notice of what was done; those of an end to come have been overtaken by it.
 
-    def __init__(self, tools: Tools, telling: Telling) -> None:
+    :param kind: of that notice.
+    """
+
+    def __init__(self, tools: Tools, telling: Telling, kind: str = ENDED) -> None:
         self._tools = tools
         self._telling = telling
+        self._kind = kind
 
     def say(self, row: Expiration, why_no_others: str) -> bool:
         """Try to send what is due; True when the pass is over with that.
@@ -28,12 +32,12 @@ class LastWords:
         :param why_no_others: why other notices that wait need not be sent any more.
         """
         waiting = self._waiting(row)
-        overtaken = [notice for notice in waiting if notice.kind != ENDED]
+        overtaken = [notice for notice in waiting if notice.kind != self._kind]
         if overtaken:
             self._telling.give_up(overtaken, why_no_others)
         now = self._tools.clock()
         for notice in waiting:
-            if notice.kind == ENDED and notice.due_at and notice.due_at <= now:
+            if notice.kind == self._kind and notice.due_at and notice.due_at <= now:
                 self._telling.deliver(row, notice)
                 with self._tools.database.begin() as connection:
                     claims.finish(connection, row, now)
@@ -42,7 +46,7 @@ class LastWords:
 
     def due_at(self, row: Expiration) -> datetime.datetime | None:
         """Say when there is something to say again; None: never."""
-        dates = [n.due_at for n in self._waiting(row) if n.due_at and n.kind == ENDED]
+        dates = [n.due_at for n in self._waiting(row) if n.due_at and n.kind == self._kind]
         return min(dates, default=None)
 
     def _waiting(self, row: Expiration) -> list[NoticeRow]:

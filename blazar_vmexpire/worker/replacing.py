@@ -12,6 +12,7 @@ from blazar_vmexpire import choice, explicit, leases
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.explicit import Pending
+from blazar_vmexpire.notices import Saying
 from blazar_vmexpire.worker import claims, transitions
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
@@ -24,7 +25,9 @@ RECHECK = datetime.timedelta(seconds=15)
 _STARTED = (blazar_status.lease.ACTIVE, blazar_status.lease.TERMINATED)
 
 #: What the owner is told, as the notice has it.
-_DELETED = "The lease that was made for it by hand was deleted. This is the usual one in its place."
+_DELETED = Saying(
+    "The lease that was made for it by hand was deleted. This is the usual one in its place."
+)
 
 
 class Replacing:
@@ -135,6 +138,6 @@ class Replacing:
                 "restored",
                 now,
                 message_id=self._telling.message_id(left, "restored"),
-                details={"reason": _DELETED},
+                details=_DELETED.as_details(),
             )
         return True

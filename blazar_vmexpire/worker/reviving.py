@@ -16,7 +16,9 @@ from blazar_vmexpire.cloud.nova import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event
-from blazar_vmexpire.worker import claims, transitions
+from blazar_vmexpire.notices import Kind
+from blazar_vmexpire.worker import claims, confirming, transitions
+from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ _AGAIN = datetime.timedelta(seconds=2)
 _LONGEST = datetime.timedelta(seconds=30)
 #: Since when that is waited for, in a row's ``progress``.
 _SINCE = "reviving_since"
+#: What of that an owner notices, in the order in which it is undone.
+_NOTICED = ("unlock", "unshelve", "start")
 #: How often Nova was asked to unshelve it, there, too.
 _UNSHELVED = "unshelve_asked"
 
@@ -33,8 +37,9 @@ _UNSHELVED = "unshelve_asked"
 class Reviving:
     """The step of a VM in state ``reviving``: what was begun is undone, its lease is live again."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, telling: Telling) -> None:
         self._tools = tools
+        self._telling = telling
 
     def __call__(self, row: Expiration) -> None:
         """Undo the next thing, or be done.
@@ -154,6 +159,7 @@ class Reviving:
         tools = self._tools
         now = tools.clock()
         grace = tools.conf.vmexpire_worker.blazar_grace
+        told = self._what_is_told(row)
         with tools.database.begin() as connection:
             facts = leases.read(connection, row.lease_id) if row.lease_id else None
             if transitions.wait_if_needed(connection, row, facts, now, grace):
@@ -178,6 +184,30 @@ class Reviving:
                 last_error=None,
             )
             db_api.record(connection, revived, "revived", now, ends_at=row.ends_at)
+            if told:
+                db_api.add_notice(
+                    connection,
+                    revived,
+                    Kind.REVIVED,
+                    now,
+                    message_id=self._telling.message_id(row, Kind.REVIVED),
+                    details=told,
+                )
+
+    def _what_is_told(self, row: Expiration) -> dict[str, Any]:
+        """Say what the owner is told of a VM that somebody has extended; empty: nothing.
+
+        They saw nothing of an image that was begun and is removed.
+        """
+        undo = row.progress.get("undo", {})
+        undone = [each for each in _NOTICED if undo.get(each)]
+        if not undone:
+            return {}
+        with self._tools.database.begin() as connection:
+            by = db_api.extended_by(connection, row.server_id, row.generation)
+        if by is None:
+            return {}
+        return {"undone": undone, **confirming.who(self._tools, by).as_details()}
 
     def _put_back_volumes(self, row: Expiration) -> Expiration:
         """Let the volumes that were to be kept be what they were.

@@ -21,6 +21,7 @@ from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.exceptions import ActionFailed, Braked, ClaimLost, LeaseBusy
 from blazar_vmexpire.lifecycle import Event, State
+from blazar_vmexpire.notices import Kind
 from blazar_vmexpire.worker import claims, judging
 from blazar_vmexpire.worker.claims import Claims
 from blazar_vmexpire.worker.ending import Ending
@@ -62,6 +63,7 @@ class Steps:
         telling = Telling(tools)
         jobs = Jobs(tools)
         self._last_words = LastWords(tools, telling)
+        self._farewell = LastWords(tools, telling, Kind.EXEMPTED)
         keeping = Keeping(tools, telling)
         tending = Tending(tools, telling, jobs, keeping)
         self._steps: dict[State, Callable[[Expiration], None]] = {
@@ -72,13 +74,13 @@ class Steps:
             State.HELD: tending,
             State.ENDING: Ending(tools, telling, jobs, keeping),
             State.ENDED: Resting(tools, telling),
-            State.REVIVING: Reviving(tools),
+            State.REVIVING: Reviving(tools, telling),
             State.VANISHED: Vanishing(tools),
             State.FAILED: self._rest,
             State.EXEMPT: self._look_at_exempt,
             State.DELETED: self._look_at_deleted,
         }
-        self._exempting = Exempting(tools)
+        self._exempting = Exempting(tools, telling)
 
     def run(self, row: Expiration) -> None:
         """Do the one next step for a claimed row. The row says how it went.
@@ -187,7 +189,9 @@ class Steps:
                 )
             return
         terms = newcomer.verdict.terms
-        columns = adoption.columns(newcomer, now, datetime.timedelta(0))
+        columns = adoption.columns(
+            newcomer, now, datetime.timedelta(0), tell=tools.conf.vmexpire_mail.tell_adoptions
+        )
         columns["state"] = lifecycle.after(row.state, Event.ADOPT).value
         adopted = dataclasses.replace(row, **{**columns, "facts": newcomer.facts})
         lease_id, ends_at = columns["lease_id"], columns["ends_at"]
@@ -251,7 +255,12 @@ class Steps:
             claims.finish(connection, row, None)
 
     def _look_at_exempt(self, row: Expiration) -> None:
-        """Take a VM in that came back into scope; else see only whether it is still there."""
+        """Take a VM in that came back into scope; else see only whether it is still there.
+
+        First its owner learns that it is out of scope, if they are to know.
+        """
+        if self._farewell.say(row, "the server does not expire"):
+            return
         # One that Nova does not find has vanished, in scope or not.
         server = self._tools.cloud.nova.get(row.server_id)
         newcomer = judging.newcomer(self._tools, row, server)
@@ -259,11 +268,12 @@ class Steps:
             # Whatever was extended before counts no more; not so for one that was restored.
             self._take_in_again(row, extensions=0)
             return
+        dates = [newcomer.verdict.until, self._farewell.due_at(row)]
         with self._tools.database.begin() as connection:
             claims.finish(
                 connection,
                 row,
-                newcomer.verdict.until,
+                min((date for date in dates if date is not None), default=None),
                 **claims.answered(row),
                 **adoption.seen(newcomer.facts),
                 **adoption.judged(newcomer.verdict),

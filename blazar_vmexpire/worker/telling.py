@@ -27,6 +27,7 @@ from blazar_vmexpire.notices import (
     KeptVolume,
     MailUnavailable,
     Notice,
+    Saying,
     Undeliverable,
     build_message,
     invitation,
@@ -206,6 +207,7 @@ class Telling:
                 piece.content,
                 generation=piece.row.generation,
                 sender=parse_sender(options.from_address),
+                said_in=self._tools.renderer.said_in(piece.content),
                 link=self._tools.renderer.dashboard_link(piece.content),
             )
             for piece in pieces
@@ -221,21 +223,25 @@ class Telling:
         now = tools.clock()
         with tools.database.begin() as connection:
             terms = tools.book.verdict(connection, row, now).terms
+            told = db_api.kinds_told(connection, row)
         # What a mail about a VM that ended says of its end must not change with the options.
         said = notice.details
-        quarantine_at = room = None
+        kind, quarantine_at, room = notice.kind, None, None
         if row.ends_at is not None and row.state in lifecycle.LEASED:
-            quarantine_at = lifecycle.agenda(row.ends_at, terms).quarantine_at
+            plan = lifecycle.agenda(row.ends_at, terms)
+            quarantine_at = plan.quarantine_at
+            if kind.startswith("reminder/") and plan.is_last(now, told):
+                kind = f"last_{kind}"
         if row.ends_at is not None and row.state in lifecycle.LEASED | {State.ENDED}:
             room = extension.room(row, terms, now)
         return Notice(
-            kind=notice.kind,
+            kind=kind,
             server_id=row.server_id,
             server_name=row.server_name,
             project_id=row.project_id or "",
             project_name=self._project_name(row),
             lease_id=row.lease_id,
-            ends_at=row.ends_at,
+            ends_at=_date(said.get("told_end")) or row.ends_at,
             now=now,
             on_end_action=said.get("on_end_action", terms.on_end_action),
             quarantine_at=quarantine_at,
@@ -248,7 +254,9 @@ class Telling:
                 KeptVolume(id=volume["id"], name=volume["name"], boot=volume["boot"])
                 for volume in said.get("volumes", [])
             ],
-            reason=said.get("reason"),
+            reason=Saying.of_details(said),
+            undone=said.get("undone", ()),
+            held_until=_date(said.get("held_until")),
             latest_allowed=room.latest if room else None,
             extendable_from=room.opens_at if room else None,
             extensions_used=row.extensions if room and room.used_up else None,
@@ -309,3 +317,8 @@ class Telling:
                 due_at=due_at,
                 last_error=error,
             )
+
+
+def _date(text: str | None) -> datetime.datetime | None:
+    """Read a date that is kept with a notice."""
+    return None if text is None else datetime.datetime.fromisoformat(text)

@@ -134,6 +134,7 @@ class Tending:
 
     def _wait(self, case: Case, hold: Hold) -> None:
         """Leave a VM alone that is held; but tell its owner what has nothing to do with its end."""
+        self._confirming.resolve_held(case, hold.until)
         if self._deliver(case):
             return
         dates = [hold.until, *case.mails_due]

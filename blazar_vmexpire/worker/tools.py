@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import random
 import ssl
+import zoneinfo
 from collections.abc import Callable, Mapping
 
 from oslo_config import cfg
@@ -49,6 +50,14 @@ class Tools:
     mailer: Mailer
     metrics: Metrics
     notifiers: Mapping[str, Notifier]
+
+    @property
+    def operators(self) -> str | None:
+        """Whom operators' own mails go to; None where nobody is named."""
+        contact: str | None = (
+            self.conf.vmexpire_brake.contact or self.conf[RESOURCE_TYPE].undeliverable_contact
+        )
+        return contact or None
 
     def retry_at(self, attempts: int) -> datetime.datetime:
         """Say when something that failed ``attempts`` times is tried again."""
@@ -107,6 +116,7 @@ def check(conf: cfg.ConfigOpts) -> None:
     _check_address(conf, RESOURCE_TYPE, "undeliverable_contact", parse_recipient)
     _check_address(conf, brake.GROUP.name, "contact", parse_recipient)
     _check_address(conf, mail.GROUP.name, "from_address", parse_sender)
+    _check_zone(conf, mail.GROUP.name, "time_zone")
     _check_certificates(conf, mail.GROUP.name, "cafile")
     _check_certificates(conf, webhook.GROUP.name, "cafile")
 
@@ -121,6 +131,16 @@ def _check_address(
         parse(text)
     except BadAddress as error:
         raise ConfigError(f"[{group}] {name}: {error}") from error
+
+
+def _check_zone(conf: cfg.ConfigOpts, group: str, name: str) -> None:
+    text: str = conf[group][name]
+    try:
+        zoneinfo.ZoneInfo(text)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
+        raise ConfigError(
+            f"[{group}] {name}: {text!r} is no time zone: it must be one such as Europe/Zurich"
+        ) from error
 
 
 def _check_certificates(conf: cfg.ConfigOpts, group: str, name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from blazar_vmexpire import RESOURCE_TYPE, brake, words
+from blazar_vmexpire import brake, words
 from blazar_vmexpire.brake import Status
 from blazar_vmexpire.db.engine import retried
 from blazar_vmexpire.notices import (
@@ -65,10 +65,8 @@ class Watching:
     def _tell(self, status: Status, tripped_at: datetime.datetime) -> None:
         """Send the mail; what is not accepted is tried again at the next run."""
         tools = self._tools
-        contact = (
-            tools.conf.vmexpire_brake.contact or tools.conf[RESOURCE_TYPE].undeliverable_contact
-        )
-        if not contact:
+        contact = tools.operators
+        if contact is None:
             return
         message = build_message(
             tools.renderer.render_alarm(_alarm(status, tripped_at)),

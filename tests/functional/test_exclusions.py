@@ -146,7 +146,7 @@ def test_an_end_that_was_begun_is_undone(world: World) -> None:
     assert world.cloud.image.images == {}
 
 
-def test_a_noticed_vm_is_told_nothing_more(world: World) -> None:
+def test_of_a_noticed_vm_is_told_that_its_end_is_off_and_no_more(world: World) -> None:
     server_id = world.adopt()
     ends_at = world.row(server_id).ends_at
     assert ends_at is not None
@@ -155,7 +155,7 @@ def test_a_noticed_vm_is_told_nothing_more(world: World) -> None:
     exclude(world, Kind.USER, world.alice)
     world.live(ends_at + timedelta(days=30))
     is_left_alone(world, server_id)
-    assert len(world.mails) == mails
+    assert len(world.mails) == mails + 1
 
 
 def test_one_that_ends_by_itself_begins_a_full_first_term(world: World) -> None:

@@ -205,7 +205,12 @@ def test_who_asked_and_from_where_to_where_is_in_the_history(world: World) -> No
         (event, details.get("old_end"), details.get("new_end"), details.get("by_admin"))
         for event, details in events
     ]
-    assert [event for event, _ in events][-3:] == ["unlocked", "start_asked", "revived"]
+    assert [event for event, _ in events][-4:] == [
+        "unlocked",
+        "start_asked",
+        "revived",
+        "notice_accepted",
+    ]
     with world.harness.database.begin() as connection:
         actor, request_id = connection.execute(
             sa.text("SELECT actor, request_id FROM vm_expiration_history WHERE event = 'extended'")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from blazar_vmexpire.notices import ALARM, DIGEST, KINDS
+from blazar_vmexpire.notices import DIGEST, KINDS, samples
 from tests.functional.manage import Done, Manage
 from tests.functional.world import parsed
 from tests.mail_servers import MailServer
@@ -28,7 +28,7 @@ def command(manage: Manage, mail: MailServer) -> Command:
     return run
 
 
-@pytest.mark.parametrize("kind", [*KINDS, DIGEST, ALARM])
+@pytest.mark.parametrize("kind", [*KINDS, DIGEST, *samples.ALARMS])
 def test_preview_shows_each_kind(command: Command, tmp_path: pathlib.Path, kind: str) -> None:
     done = command("preview", kind)
     assert (done.returncode, done.stderr) == (0, "")

@@ -19,6 +19,7 @@ from blazar_vmexpire.daily import Daily
 from blazar_vmexpire.lifecycle import Terms
 from blazar_vmexpire.notices import DIGESTED, Kind, Notice, Renderer, parse_sender, samples
 from blazar_vmexpire.notices.invitation import entry, together
+from blazar_vmexpire.notices.language import language
 from blazar_vmexpire.worker.gathering import told_at
 from tests.unit.test_lifecycle import ANY_TERMS, END, MOMENTS, NOW, WHOLE_MINUTES, terms
 
@@ -242,7 +243,10 @@ def test_an_own_template_is_used_and_checked(tmp_path: object) -> None:
 
 def test_entries_of_several_vms_are_one_calendar() -> None:
     sender = parse_sender("vm-expiration@cloud.example.org")
-    made = together(entry(notice, generation=1, sender=sender) for notice in samples.digest())
+    made = together(
+        entry(notice, generation=1, sender=sender, said_in=language("en"))
+        for notice in samples.digest()
+    )
     assert made is not None
     calendar = icalendar.Calendar.from_ical(made.to_ical())
     assert calendar["METHOD"] == "PUBLISH"

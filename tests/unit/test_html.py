@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from blazar_vmexpire.notices import Notice, Renderer, blocks, samples
+from blazar_vmexpire.notices import Alarm, Failures, Notice, Renderer, blocks, samples
 from blazar_vmexpire.notices.blocks import Block
 
 URL = "https://cloud.example.org/horizon"
@@ -82,8 +82,9 @@ def test_html_says_what_the_text_says(sample: Notice) -> None:
     assert page(sample).words() == rendered.text.split()
 
 
-def test_mail_about_the_brake_says_what_the_text_says() -> None:
-    rendered = RENDERER.render_alarm(samples.ALARM)
+@pytest.mark.parametrize("alarm", samples.ALARMS.values(), ids=samples.ALARMS)
+def test_mails_to_operators_say_what_the_text_says(alarm: Alarm | Failures) -> None:
+    rendered = RENDERER.render_alarm(alarm)
     assert Page(str(rendered.html)).words() == rendered.text.split()
 
 

@@ -18,8 +18,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blazar_vmexpire import words
-from blazar_vmexpire.notices import KINDS, Renderer, build_message, samples
+from blazar_vmexpire.notices import KINDS, Notice, Renderer, build_message, samples
 from blazar_vmexpire.notices.invitation import entry
+from blazar_vmexpire.notices.language import language
 
 SENDER = Address("Cloud", addr_spec="vm-expiration@cloud.example.org")
 LINK = "https://cloud.example.org/horizon/project/instances/7d2c1f0e/"
@@ -27,7 +28,7 @@ LINK = "https://cloud.example.org/horizon/project/instances/7d2c1f0e/"
 
 def made(generation: int = 3, **changes: Any) -> icalendar.Calendar:
     notice = dataclasses.replace(samples.REMINDER, **changes)
-    found = entry(notice, generation=generation, sender=SENDER, link=LINK)
+    found = entry(notice, generation=generation, sender=SENDER, said_in=language("en"), link=LINK)
     assert found is not None
     return found
 
@@ -54,9 +55,11 @@ def test_an_entry_as_both_libraries_read_it() -> None:
     assert other.transp.value == "TRANSPARENT"
 
 
-def test_an_extension_moves_the_entry_and_an_end_cancels_it() -> None:
+@pytest.mark.parametrize("over", [True, False])
+def test_an_extension_moves_the_entry_and_an_end_or_exemption_cancels_it(over: bool) -> None:
     later = datetime.datetime(2027, 1, 10, 4, 50)
-    entries = [made(3), made(4, ends_at=later), made(4, ends_at=later, kind="ended")]
+    off = "ended" if over else "exempted"
+    entries = [made(3), made(4, ends_at=later), made(4, ends_at=later, kind=off)]
     events = [read_back(one)[1] for one in entries]
     assert len({event.uid.value for event in events}) == 1
     sequences = [int(event.sequence.value) for event in events]
@@ -69,10 +72,15 @@ def test_an_extension_moves_the_entry_and_an_end_cancels_it() -> None:
 
 def test_which_notices_have_one() -> None:
     notices = [dataclasses.replace(samples.REMINDER, kind=kind) for kind in KINDS]
-    having = {n.kind for n in notices if entry(n, generation=1, sender=SENDER) is not None}
-    assert having == {"reminder", "quarantined", "moved", "extended", "earlier", "ended"}
+
+    def has_one(notice: Notice) -> bool:
+        said_in = language("en")
+        return entry(notice, generation=1, sender=SENDER, said_in=said_in) is not None
+
+    having = {notice.kind for notice in notices if has_one(notice)}
+    assert having == set(KINDS) - {"restored", "put_back"}
     endless = dataclasses.replace(samples.REMINDER, ends_at=None)
-    assert entry(endless, generation=1, sender=SENDER) is None
+    assert not has_one(endless)
 
 
 @given(st.text(max_size=255), st.text(max_size=64))

@@ -101,9 +101,24 @@ def test_reminder_as_a_person_reads_it() -> None:
             " in 9 days and 4 hours. Its lease had been deleted or damaged, and has been put back.",
         ),
         (
-            {"kind": "ended", "on_end_action": "delete"},
+            {"kind": "ended", "on_end_action": "delete", "ends_at": NOW - DAY / 24},
             'Your VM "web-1" in project "physics" has been deleted: its lease ended on'
-            " 2026-12-20 09:14 UTC.",
+            " 2026-12-11 03:50 UTC, 1 hour ago.",
+        ),
+        (
+            {"kind": "last_reminder/2d", "on_end_action": "delete"},
+            'This is the last reminder. Your VM "web-1" in project "physics" will be deleted on'
+            " 2026-12-20 09:14 UTC, in 9 days and 4 hours.",
+        ),
+        (
+            {"kind": "adopted", "on_end_action": "delete"},
+            'Your new VM "web-1" in project "physics" has a lease, and will be deleted on'
+            " 2026-12-20 09:14 UTC, in 9 days and 4 hours.",
+        ),
+        (
+            {"kind": "revived", "on_end_action": "delete"},
+            'Your VM "web-1" in project "physics" is back, and has been extended until'
+            " 2026-12-20 09:14 UTC, in 9 days and 4 hours. Then it will be deleted.",
         ),
         (
             {"ends_at": NOW - DAY, "on_end_action": "stop"},
@@ -126,8 +141,8 @@ def test_notice_without_an_end_is_worded_all_the_same(kind: str) -> None:
 
 
 def test_unknown_kind_is_refused() -> None:
-    with pytest.raises(UnknownKind, match="'failed/x': known are reminder, quarantined, moved"):
-        Renderer().render(notice(kind="failed/x"))
+    with pytest.raises(UnknownKind, match="'strange/x': known are adopted, reminder, last_rem"):
+        Renderer().render(notice(kind="strange/x"))
 
 
 def test_offered_date_is_never_past_the_latest_allowed() -> None:
@@ -164,7 +179,10 @@ def test_other_recipient_is_told_why() -> None:
 
 def test_ended_names_the_image_and_how_to_use_it() -> None:
     rendered = Renderer().render(notice(kind="ended", image_id="1234", image_name="web-1 saved"))
-    assert rendered.subject == 'VM "web-1" (physics) has been saved as an image and deleted'
+    assert rendered.subject == (
+        'VM "web-1" (physics) has been saved as an image and deleted: its lease ended on'
+        " 2026-12-20 09:14 UTC"
+    )
     assert "    openstack server create --image 1234 --flavor" in rendered.text
     assert "    Image    web-1 saved (1234)\n" in rendered.text
 
