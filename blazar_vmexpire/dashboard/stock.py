@@ -17,6 +17,7 @@ from horizon import tables
 from openstack_dashboard.dashboards.admin.instances import tables as admin_tables
 from openstack_dashboard.dashboards.admin.instances import views as admin_views
 from openstack_dashboard.dashboards.project.instances import tables as project_tables
+from openstack_dashboard.dashboards.project.instances import tabs as project_tabs
 from openstack_dashboard.dashboards.project.instances import views as project_views
 
 from blazar_vmexpire.dashboard import actions, api, wording
@@ -28,8 +29,16 @@ LOG = logging.getLogger(__name__)
 _PLACE = 4
 
 
+#: Of an instance's overview, as Horizon has it.
+_OVERVIEW = "project/instances/_detail_overview.html"
+
+
 def extend_pages() -> None:
-    """Replace the tables of instances, of projects and of administrators."""
+    """Replace the tables of instances, of projects and of administrators; warn in the overview."""
+    if project_tabs.OverviewTab.template_name == _OVERVIEW:
+        project_tabs.OverviewTab.template_name = "vmexpire/_overview.html"
+    else:
+        LOG.error("Horizon's overview of an instance stays as it is, without a warning")
     for view, module, name, all_projects in (
         (project_views.IndexView, project_tables, "InstancesTable", False),
         (admin_views.AdminIndexView, admin_tables, "AdminInstancesTable", True),

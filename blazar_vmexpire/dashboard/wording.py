@@ -51,6 +51,23 @@ _MEANWHILE: dict[str, str] = {
 }
 
 
+#: What happened, by the name of the event in a history.
+_EVENTS: dict[str, str] = {
+    "adopted": gettext_lazy("Taken in"),
+    "notice_accepted": gettext_lazy("Notice sent"),
+    "before_end": gettext_lazy("Action before the end"),
+    "extended": gettext_lazy("Extended"),
+    "quarantined": gettext_lazy("Stopped and locked"),
+    "revived": gettext_lazy("Restored"),
+    "held": gettext_lazy("Held"),
+    "released": gettext_lazy("Hold ended"),
+    "exempt": gettext_lazy("Left out"),
+    "end_begun": gettext_lazy("End begun"),
+    "deleted": gettext_lazy("Deleted"),
+    "postponed": gettext_lazy("End moved to a later date"),
+}
+
+
 def state(name: str) -> str:
     """Say a state; one that a later version of the API may have is named as it is."""
     return STATES.get(name, name)
@@ -59,6 +76,11 @@ def state(name: str) -> str:
 def action(name: str) -> str:
     """Say what is done at the end; an action of the operator's own is named as it is."""
     return _ACTIONS.get(name, name)
+
+
+def event(name: str) -> str:
+    """Say what happened; an event that has no words of ours is named as it is."""
+    return _EVENTS.get(name, name.replace("_", " "))
 
 
 def what_happens(vm: Vm) -> str:

@@ -7,3 +7,11 @@ PANEL = "vm_expirations"
 PANEL_GROUP = "reservations"
 PANEL_DASHBOARD = "project"
 ADD_PANEL = "blazar_vmexpire.dashboard.project.panel.InstanceExpiration"
+
+EXTRA_TABS = {
+    f"openstack_dashboard.dashboards.{group}": ("blazar_vmexpire.dashboard.tab.ExpirationTab",)
+    for group in (
+        "project.instances.tabs.InstanceDetailTabs",
+        "admin.instances.tabs.AdminInstanceDetailTabs",
+    )
+}
