@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django import forms as django_forms
 from django.http import HttpRequest
 from django.urls import reverse, reverse_lazy
 from django.utils import timezone
@@ -15,35 +14,20 @@ from horizon import exceptions, forms, messages
 from horizon.utils.memoized import memoized_method
 
 from blazar_vmexpire.dashboard import api, wording
+from blazar_vmexpire.dashboard.forms import LOCAL, date_field, with_zone
 from blazar_vmexpire.dashboard.vms import Vm
-
-#: As a browser's own field for a date and a time has it.
-LOCAL = "%Y-%m-%dT%H:%M"
-
-
-class LocalDateTime(django_forms.DateTimeInput):
-    """A browser's own field for a date and a time, in the time zone that the user has chosen."""
-
-    input_type = "datetime-local"
-
-    def __init__(self) -> None:
-        super().__init__(format=LOCAL)
 
 
 class ExtendForm(forms.SelfHandlingForm):
     """Asks for the new end."""
 
-    until = django_forms.DateTimeField(
-        required=False,
-        input_formats=[LOCAL, "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"],
-        widget=LocalDateTime(),
-    )
+    until = date_field(required=False)
 
     def __init__(self, request: HttpRequest, *args: Any, vm: Vm, **kwargs: Any) -> None:
         super().__init__(request, *args, **kwargs)
         self.vm = vm
         field = self.fields["until"]
-        field.label = _("New end (%(zone)s)") % {"zone": timezone.get_current_timezone_name()}
+        field.label = with_zone(_("New end"))
         latest = vm.latest_allowed_end
         if vm.can_be_extended and latest is not None:
             field.initial = timezone.localtime(latest)

@@ -25,7 +25,7 @@ class Filter(tables.FilterAction):
 
     name = "filter"
     filter_type = "server"
-    filter_choices = (
+    filter_choices: tuple[tuple[str, str, bool], ...] = (
         ("name", gettext_lazy("Instance Name ="), True),
         ("state", gettext_lazy("State ="), True),
         ("days", gettext_lazy("Ends within days ="), True),

@@ -26,6 +26,7 @@ from tests.functional.world import World
 PANEL = "/project/vm_expirations/"
 INSTANCES = "/project/instances/"
 ADMIN_INSTANCES = "/admin/instances/"
+ADMIN_PANEL = "/admin/vm_expirations/"
 
 
 def extend_url(server_id: str, back: str) -> str:
