@@ -76,7 +76,7 @@ KINDS: tuple[Kind, ...] = tuple(Kind)
 
 #: What can wait for a digest: what tells of an end that is to come. Other mails answer what has
 #: just been done to a VM, or to its lease.
-DIGESTED = frozenset({Kind.REMINDER, Kind.EARLIER, Kind.MOVED, Kind.EXTENDED})
+DIGESTED = frozenset({Kind.ADOPTED, Kind.REMINDER, Kind.EARLIER, Kind.MOVED, Kind.EXTENDED})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,11 +125,11 @@ class Digesting:
         return [notice for notice in ours if notice not in past]
 
     def _send(self, user_id: str, name: str, members: _Members) -> None:
-        """Send a digest, or several where not all of it goes to the same people."""
-        letters: dict[Recipient, list[Piece]] = {}
+        """Send a digest, or several where not all is for the same people, in the same language."""
+        letters: dict[tuple[Recipient, str | None], list[Piece]] = {}
         for recipient, piece in self._pieces(members):
-            letters.setdefault(recipient, []).append(piece)
-        for recipient, pieces in letters.items():
+            letters.setdefault((recipient, piece.content.language), []).append(piece)
+        for (recipient, _), pieces in letters.items():
             pieces.sort(key=_urgency)
             for begin in range(0, len(pieces), MOST):
                 if self._stopping.is_set():

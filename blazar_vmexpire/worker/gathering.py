@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 
 from oslo_log import log as logging
 
@@ -13,7 +14,7 @@ from blazar_vmexpire.daily import Daily
 from blazar_vmexpire.db import digests
 from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.lifecycle import Agenda, Terms
-from blazar_vmexpire.notices import DIGESTED
+from blazar_vmexpire.notices import DIGESTED, Kind
 from blazar_vmexpire.worker.case import Case
 from blazar_vmexpire.worker.tools import Tools
 
@@ -37,7 +38,7 @@ class Gathering:
         daily = self._tools.conf.vmexpire_mail.digest
         now = case.now
         new = [notice for notice in case.notices if _is_new(notice, now)]
-        if daily is None or not new or not self._has_company(case.row):
+        if daily is None or not new or not self._has_company(case.row, new):
             return
         for notice in new:
             until = told_at(daily, case.plan, now, case.accepted_at, case.terms)
@@ -52,10 +53,15 @@ class Gathering:
             put_off = dataclasses.replace(notice, digest=digests.WAITING, due_at=until)
             case.notices[case.notices.index(notice)] = put_off
 
-    def _has_company(self, row: Expiration) -> bool:
-        """Say whether its owner has other VMs: one alone is told of at its own time."""
+    def _has_company(self, row: Expiration, new: Sequence[NoticeRow]) -> bool:
+        """Say whether its owner has other VMs: one alone is told of at its own time.
+
+        The first of many that are made together is alone for a moment.
+        """
         if row.user_id is None:
             return False
+        if any(notice.kind == Kind.ADOPTED for notice in new):
+            return True
         with self._tools.database.begin() as connection:
             return digests.has_several(connection, row.user_id)
 

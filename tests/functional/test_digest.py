@@ -120,6 +120,19 @@ def test_the_calendar_has_an_entry_for_each_vm_which_later_mails_cancel(world: W
     assert {vobject.readOne(str(calendar_of(mail))).method.value for mail in last} == {"CANCEL"}
 
 
+@pytest.mark.options({"vmexpire_mail": {"tell_adoptions": "true"}})
+def test_new_vms_are_told_of_together(world: World) -> None:
+    servers = course(world, 3)
+    world.live(world.clock.now() + timedelta(days=2))
+    (mail,) = world.mails
+    assert arrivals([mail]) == ["2026-03-03 08:00"]
+    assert mail["Subject"].startswith("3 VMs (alpha) will end")
+    assert "There is nothing to do now" in mail.get_content()
+    assert "administrators" not in mail.get_content()
+    # That is no notice of the end.
+    assert {world.state(server_id) for server_id in servers} == {"active"}
+
+
 def test_one_vm_alone_gets_the_mail_that_it_always_gets(world: World) -> None:
     server_id = world.adopt("web1")
     world.live(end_of(world, server_id) - timedelta(days=9))

@@ -330,6 +330,19 @@ def test_a_from_address_that_is_no_address_stops_the_start(conf: cfg.ConfigOpts)
     )
 
 
+def test_a_digest_at_no_time_stops_the_start(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "blazar.conf"
+    path.write_text("[vmexpire_mail]\ndigest = daily 08:00 Mars/Olympus_Mons\n")
+    conf = cfg.ConfigOpts()
+    opts.register_opts(conf)
+    conf([], default_config_files=[str(path)], default_config_dirs=[])
+    with pytest.raises(ConfigError) as error:
+        opts.check_values(conf)
+    assert str(error.value).startswith(
+        "[vmexpire_mail] digest: time zone 'Mars/Olympus_Mons' is not known: it must be"
+    )
+
+
 def test_certificates_that_are_none_stop_the_start(conf: cfg.ConfigOpts) -> None:
     conf.set_override("cafile", "/no/such/file.pem", group="vmexpire_mail")
     with pytest.raises(ConfigError) as error:
