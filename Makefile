@@ -113,6 +113,10 @@ chaos: venv-test ## 200 VMs expire while all is killed or stopped in turn (make 
 messages: venv ## Add new messages of the mails to the catalogues; says what has no translation yet
 	@$(BIN)/python -m tools.messages $(ARGS)
 
+.PHONY: pictures
+pictures: venv-test ## Take the pictures of mails in the documentation anew, where they have changed
+	@$(BIN)/python -m tests.mail_pictures
+
 .PHONY: docs
 docs: venv ## Build the documentation into doc/build/html; a warning is an error
 	@echo "==> documentation"

@@ -186,6 +186,9 @@ class Terms:
     """Actions that an owner may choose instead of those two."""
     calendar: Calendar | None
     """Days on which nothing is done to the VM; None where all days are the same."""
+    language: str | None = dataclasses.field(default=None, repr=False)
+    """Of the mails to its owner; None where nothing is said of that. It is not in the digest of a
+    verdict: nothing about a VM follows from it."""
 
     @property
     def shortest_lease(self) -> Duration:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from keystoneauth1 import session as ksa_session
@@ -40,6 +40,7 @@ class User:
     """A user.
 
     :ivar email: None when there is none
+    :ivar attributes: all that Keystone shows of them
     """
 
     id: str
@@ -47,6 +48,7 @@ class User:
     domain_id: str
     email: str | None
     enabled: bool
+    attributes: Mapping[str, Any]
 
     @classmethod
     def from_json(cls, raw: Any) -> User:
@@ -63,6 +65,7 @@ class User:
             domain_id=fields.text("domain_id"),
             email=email.strip() or None if isinstance(email, str) else None,
             enabled=fields.need("enabled", bool),
+            attributes=raw,
         )
 
 

@@ -9,6 +9,9 @@ from blazar_vmexpire.conf.types import DailyOrOff, Duration
 
 GROUP = cfg.OptGroup("vmexpire_mail", title="Mail", help="How notices are sent.")
 
+#: What mails can be written in.
+LANGUAGES = {"en": "English", "de": "German", "fr": "French"}
+
 OPTS = [
     cfg.HostAddressOpt(
         "host",
@@ -60,12 +63,14 @@ OPTS = [
     cfg.StrOpt(
         "language",
         default="en",
-        choices=[
-            ("en", "English"),
-            ("de", "German"),
-            ("fr", "French"),
-        ],
+        choices=list(LANGUAGES.items()),
         help="The language of mails to people of whom it is not known which one they read.",
+    ),
+    cfg.StrOpt(
+        "language_attribute",
+        help="The attribute of users in Keystone that tells which language they read, such as"
+        " language, with values such as de or fr_CH. It comes before the language of a rule; one"
+        " that there is no catalogue for counts for nothing. Unset: users are not asked for it.",
     ),
     cfg.StrOpt(
         "time_zone",

@@ -11,6 +11,8 @@ import dataclasses
 import enum
 from typing import Any
 
+from blazar_vmexpire.conf.mail import LANGUAGES
+
 
 class Kind(enum.Enum):
     """How a match key is compared."""
@@ -100,6 +102,7 @@ TERMS = {
         },
         Tighter.UNKNOWN,
     ),
+    "language": Term({"enum": list(LANGUAGES)}, Tighter.ANY),
 }
 
 #: What can be done at the end, from the gentlest to the harshest.

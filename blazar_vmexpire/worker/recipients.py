@@ -7,9 +7,10 @@ import dataclasses
 
 from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.keystone import User
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
-from blazar_vmexpire.notices import BadAddress, MailUnavailable, parse_recipient
+from blazar_vmexpire.notices import BadAddress, MailUnavailable, language, parse_recipient
 from blazar_vmexpire.worker.tools import Tools
 
 
@@ -18,12 +19,14 @@ class Recipient:
     """Somebody who gets a notice.
 
     :ivar why: why it is not the owner
+    :ivar language: the code of the one that they read, if that is known
     """
 
     address: str
     owner_name: str | None
     is_owner: bool
     why: str | None
+    language: str | None = None
 
 
 class Recipients:
@@ -59,8 +62,13 @@ class Recipients:
                 elif notice.refusals >= self._tools.conf.vmexpire_mail.max_refusals:
                     why = f"{address} was refused {notice.refusals} times"
                 else:
-                    return Recipient(address, name, True, None)
+                    return Recipient(address, name, True, None, self._language(user))
         return self._instead(name, why)
+
+    def _language(self, user: User) -> str | None:
+        """Say which language a user reads, if Keystone has that."""
+        attribute = self._tools.conf.vmexpire_mail.language_attribute
+        return language.known(user.attributes.get(attribute)) if attribute else None
 
     def _instead(self, owner: str | None, why: str) -> Recipient:
         """Name the contact that gets what the owner does not.

@@ -276,4 +276,4 @@ def test_each_key_that_an_owner_can_edit_only_tightens_unless_trusted(name: str)
 
 def test_names_of_terms_are_those_of_the_options() -> None:
     options = {option.name for option in vm.OPTS}
-    assert set(TERMS) - options == {"expire", "calendar"}
+    assert set(TERMS) - options == {"expire", "calendar", "language"}
