@@ -112,7 +112,7 @@ def test_the_wheel_has_what_horizon_reads(tree: Path, tmp_path: Path) -> None:
     }
     assert there - packed == set()
     kinds = {Path(path).suffix for path in there}
-    assert kinds >= {".py", ".html"}
+    assert kinds >= {".py", ".html", ".mo"}
 
 
 def test_the_systemd_unit_starts_and_signals_what_is_installed() -> None:
