@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import Browser
 
-from blazar_vmexpire.notices import Renderer, samples
+from blazar_vmexpire.notices import DIGEST, Renderer, samples
 from tests import browser
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "doc" / "source" / "admin" / "pictures"
@@ -40,6 +40,8 @@ class Picture:
     def html(self) -> str:
         """What it shows."""
         renderer = Renderer(dashboard_url="https://cloud.example.org/horizon", strict=True)
+        if self.kind == DIGEST:
+            return str(renderer.render_digest(samples.digest()).html)
         return str(renderer.render(samples.usual(self.kind)).html)
 
     @property
@@ -70,7 +72,7 @@ class Picture:
 
 PICTURES = [
     picture
-    for kind in ("reminder", "ended")
+    for kind in ("reminder", "ended", DIGEST)
     for picture in (Picture(kind, 760), Picture(kind, 360), Picture(kind, 760, dark=True))
 ]
 

@@ -78,7 +78,7 @@ def test_a_course_of_forty_vms_gets_one_mail(world: World) -> None:
         " 2026-05-01 10:00 UTC"
     )
     text = mail.get_content()
-    places = [text.index(f"  vm-{n:03}  will be deleted in 9 days and 2 hours") for n in (1, 2, 40)]
+    places = [text.index(f"  vm-{n:03}: will be deleted in 9 days and 2 hours") for n in (1, 2, 40)]
     assert places == sorted(places)
     assert named_in(mail) == set(servers)
     assert "X-OpenStack-Server" not in mail

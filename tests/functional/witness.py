@@ -21,7 +21,7 @@ from tests.fakes.cloud import FakeCloud
 from tests.mail_servers import MailServer
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?= UTC)")
-_LINE = re.compile(r"^ {4}\d{4}-\S+ \S+ UTC  (?P<vm>\S{36})  .*$", re.MULTILINE)
+_LINE = re.compile(r"^ {4}\d{4}-\S+ \S+ UTC  (?P<vm>\S{36}): .*$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)

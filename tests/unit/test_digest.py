@@ -184,10 +184,10 @@ def test_a_digest_as_its_reader_sees_it() -> None:
         " on 2026-12-13 04:50 UTC"
     )
     assert (
-        "    2026-12-13 04:50 UTC  db-1  will be stopped in 2 days; cannot be extended any more\n"
-        "    2026-12-15 04:50 UTC  test-3  will be stopped in 4 days, and then be deleted on"
+        "    2026-12-13 04:50 UTC  db-1: will be stopped in 2 days; cannot be extended any more\n"
+        "    2026-12-15 04:50 UTC  test-3: will be stopped in 4 days, and then be deleted on"
         " 2026-12-17 04:50 UTC\n"
-        "    2026-12-20 09:14 UTC  web-1  will be deleted in 9 days and 4 hours\n"
+        "    2026-12-20 09:14 UTC  web-1: will be deleted in 9 days and 4 hours\n"
     ) in rendered.text
     assert (
         "    openstack vm expiration extend \\\n"
@@ -203,9 +203,9 @@ def test_names_stay_one_column_whatever_is_in_them() -> None:
         for line in RENDERER.render_digest(
             digest({"server_name": "a  b\n    c"}, {"server_name": "x" * 255})
         ).text.splitlines()
-        if line.startswith("    2026") and " a b c " in line
+        if line.startswith("    2026") and " a b c: " in line
     ]
-    assert len(row.split("  ")) == 5
+    assert len(row.split("  ")) == 4
 
 
 def test_where_none_can_be_extended_there_is_no_command() -> None:
