@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holding a VM, and releasing it, as an administrator asks: its clock stops for a while.
 
-While it is held its owner gets no notices, nothing is done to it, and its lease ends so late that
-Blazar cannot end it: after the hold is over there is time to tell its owner. All dates are naive
-UTC, and all functions work in the caller's transaction.
+While it is held its owner gets no notices of its end, nothing is done to it, and its lease ends so
+late that Blazar cannot end it: after the hold is over there is time to tell its owner. All dates
+are naive UTC, and all functions work in the caller's transaction.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Templates:
         subject = "Subject:"
         if not head.startswith(subject):
             raise TemplateError(f'{self._file(name)}: the first line must be "{subject} …"')
-        if not words.one_line(head.removeprefix(subject)) or not words.one_line(body):
+        if not words.one_line(head.removeprefix(subject)) or not body.strip():
             raise TemplateError(f"{self._file(name)}: the subject or the body is empty")
         return head.removeprefix(subject), body
 

@@ -223,14 +223,15 @@ class Telling:
         now = tools.clock()
         with tools.database.begin() as connection:
             terms = tools.book.verdict(connection, row, now).terms
-            told = db_api.kinds_told(connection, row)
+            reminds = notice.kind.startswith("reminder/")
+            told = db_api.kinds_told(connection, row) if reminds else set()
         # What a mail about a VM that ended says of its end must not change with the options.
         said = notice.details
         kind, quarantine_at, room = notice.kind, None, None
         if row.ends_at is not None and row.state in lifecycle.LEASED:
             plan = lifecycle.agenda(row.ends_at, terms)
             quarantine_at = plan.quarantine_at
-            if kind.startswith("reminder/") and plan.is_last(now, told):
+            if reminds and plan.is_last(now, told):
                 kind = f"last_{kind}"
         if row.ends_at is not None and row.state in lifecycle.LEASED | {State.ENDED}:
             room = extension.room(row, terms, now)

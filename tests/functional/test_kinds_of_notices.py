@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests import databases
 from tests.functional.world import World
 
 CONTACT = "operators@example.org"
@@ -183,6 +184,8 @@ def told_of_failures(world: World) -> list[str]:
     return [mail.get_content() for mail in world.mails if "has failed" in mail["Subject"]]
 
 
+@pytest.mark.databases(*databases.NAMES)
+@pytest.mark.every_database
 @pytest.mark.options({"virtual:vm": {"on_end_action": "snapshot"}})
 def test_operators_get_one_list_of_what_has_failed(world: World) -> None:
     first, second = fail(world, "web1", "web2")
