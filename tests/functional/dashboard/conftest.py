@@ -15,6 +15,7 @@ from collections.abc import Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+from django.conf import settings as django_settings  # noqa: E402
 from django.test import override_settings  # noqa: E402
 
 from tests.fault_proxy import HOST, FaultProxy  # noqa: E402
@@ -26,7 +27,7 @@ from tests.functional.world import World  # noqa: E402
 @pytest.fixture
 def settings() -> Iterator[dict[str, Any]]:
     """Our settings: what is put in counts."""
-    found: dict[str, Any] = {}
+    found = dict(django_settings.VMEXPIRE_DASHBOARD)
     with override_settings(VMEXPIRE_DASHBOARD=found):
         yield found
 

@@ -12,6 +12,7 @@ import lxml.html
 from django.conf import settings
 from django.contrib.messages import get_messages
 from django.http import HttpRequest
+from django.utils import timezone, translation
 from keystoneauth1.identity import v3
 from keystoneauth1.session import Session
 from openstack_auth import user, utils
@@ -140,6 +141,9 @@ class Pages:
         try:
             yield cls(case)
         finally:
+            # The last request's, which the next one would set anew.
+            translation.deactivate()
+            timezone.deactivate()
             case.tearDown()
             case._post_teardown()
             _Case.tearDownClass()

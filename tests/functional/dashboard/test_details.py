@@ -126,6 +126,7 @@ def test_the_overview_of_one_that_was_stopped_offers_to_restore_it(
     assert "Restore it" in told
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fault", [REFUSE, HANG, page(200), page(500)], ids=lambda f: f.name)
 def test_a_service_that_gives_no_answer_is_said_to_in_the_tab_alone(
     world: World, border: FaultProxy, stock: Stock, settings: dict[str, Any], fault: Any

@@ -50,6 +50,7 @@ def test_what_the_api_counts_is_drawn_and_told(world: World, border: FaultProxy)
         (drawing,) = shown.find('//*[@id="forecast_chart"]')
         bars = drawing.xpath(".//*[local-name()='rect']")
         assert [float(bar.get("height")) for bar in bars] == [133.3, 66.7]
+        assert drawing.xpath(".//*[local-name()='text'][@transform]/text()") == ["3"]
         (desc,) = shown.text('//*[@id="forecast_desc"]')
         assert f"3 in all; the most on {day}: 3." in desc
         other = pages.get(f"{FORECAST}?what=vcpus&by=rule")

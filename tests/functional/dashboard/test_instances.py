@@ -127,6 +127,7 @@ def test_one_that_was_stopped_offers_to_be_restored(world: World, stock: Stock) 
     assert shown.row_actions(server_id)["Restore"] == extend_url(server_id, INSTANCES)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "fault", [REFUSE, HANG, page(200), page(500), page(403), truncate(300)], ids=lambda f: f.name
 )

@@ -94,6 +94,7 @@ def test_a_date_beyond_the_cap_is_refused_in_the_form_with_the_apis_sentence(
     assert world.row(server_id).ends_at == before
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("elsewhere", ["https://evil.example.org/", "//evil.example.org", "\\\\e"])
 def test_one_is_led_back_to_this_site_alone(world: World, pages: Pages, elsewhere: str) -> None:
     server_id = world.adopt("web-1")
@@ -168,6 +169,7 @@ def test_pages_are_turned_by_the_apis_markers(world: World, pages: Pages) -> Non
     assert link(shown, "Prev") is None
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("field", "typed", "expected"),
     [
@@ -236,6 +238,7 @@ def test_a_reader_is_told_that_they_may_not(world: World, border: FaultProxy) ->
     assert world.row(server_id).ends_at == before
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "fault", [REFUSE, HANG, page(200), page(500), page(503), truncate(300)], ids=lambda f: f.name
 )
