@@ -22,7 +22,8 @@ from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.exclusions import Exclusion, Exclusions
 from blazar_vmexpire.labels import Labels
 from blazar_vmexpire.lifecycle import Terms
-from blazar_vmexpire.rules import Rules, Subject
+from blazar_vmexpire.notices import KINDS
+from blazar_vmexpire.rules import NOBODY, Mailing, Rules, Subject
 from blazar_vmexpire.sense import misfits
 from blazar_vmexpire.subjects import Facts, Whose
 
@@ -42,6 +43,8 @@ class Verdict:
     """When that may be over, naive UTC; None: nobody has said so."""
     dry_run: bool = False
     """Whether nothing is done to it, whatever the terms are."""
+    mailing: Mailing = NOBODY
+    """Whom the mails about it go to, beside its owner."""
 
     @property
     def digest(self) -> str:
@@ -101,7 +104,7 @@ class TermsBook:
         """
         path = self._conf[RESOURCE_TYPE].rules_file
         found = Rules() if path is None else rules.load(path)
-        found.check(self.defaults(), before_end, on_end)
+        found.check(self.defaults(), before_end, on_end, KINDS)
         self._rules = found
 
     def options(self) -> Options:
@@ -186,12 +189,18 @@ class TermsBook:
         """
         defaults = options.defaults
         if options.scope != "all":
-            return Verdict(expires=False, terms=defaults, why=f"scope is {options.scope}")
+            return Verdict(
+                expires=False,
+                terms=defaults,
+                why=f"scope is {options.scope}",
+                mailing=self._rules.mailing,
+            )
         if subject.project in options.excluded_projects:
             return Verdict(
                 expires=False,
                 terms=defaults,
                 why=f"project {subject.project} is one of excluded_projects",
+                mailing=self._rules.mailing,
             )
         exclusion = excluded(subject)
         if exclusion is not None:
@@ -201,6 +210,7 @@ class TermsBook:
                 why=f"{exclusion.kind} {exclusion.value} is excluded by {exclusion.author}:"
                 f" {exclusion.reason}",
                 until=exclusion.expires_at,
+                mailing=self._rules.mailing,
             )
         decision = self._rules.decide(subject, defaults)
         if not decision.expires:
@@ -209,12 +219,14 @@ class TermsBook:
                 terms=defaults,
                 rule=decision.rule,
                 why=f"rule {decision.rule!r} says so",
+                mailing=decision.mailing,
             )
         return Verdict(
             expires=True,
             rule=decision.rule,
             terms=lifecycle.with_choice(decision.terms, chosen or {}),
             dry_run=options.dry_run,
+            mailing=decision.mailing,
         )
 
 

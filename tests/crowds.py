@@ -51,7 +51,6 @@ def end_together(database: Database, ends_at: datetime.datetime, told_at: dateti
             "created_at": told_at,
             "accepted_at": told_at,
             "attempts": 0,
-            "refusals": 0,
             "recipient": "alice@example.org",
             "message_id": "<crowd@example.org>",
             "details": "{}",

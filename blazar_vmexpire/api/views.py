@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -71,7 +71,8 @@ def details(
 
     ``chosen_actions`` are those that its owner chose in an explicit lease, and
     ``imposed_on_end_action`` the one that an administrator has set for it; which of them count is
-    said by ``before_end_action`` and ``on_end_action``.
+    said by ``before_end_action`` and ``on_end_action``. ``contacts`` are who is told, in their
+    order: the first who can be reached.
 
     :param hold: that is not over.
     """
@@ -86,6 +87,7 @@ def details(
             # Some stand for what needed no telling.
             if notice.accepted_at is not None and notice.recipient is not None
         ],
+        "contacts": list(_contacts(row, verdict)),
         "chosen_actions": {name: row.chosen.get(name) for name in choice.KEYS},
         "imposed_on_end_action": row.chosen.get(lifecycle.IMPOSED, {}).get("on_end_action"),
         "last_error": row.last_error,
@@ -101,6 +103,15 @@ def _hold(hold: Hold) -> dict[str, Any]:
         "created_at": date(hold.created_at),
         "end_without_it": date(hold.ends_at),
     }
+
+
+def _contacts(row: Expiration, verdict: Verdict) -> Iterator[dict[str, Any]]:
+    """Show in which order it is tried to reach somebody; the operators' own address is theirs."""
+    if not verdict.dry_run:
+        yield {"kind": "owner", "value": row.user_id}
+        for contact in verdict.mailing.contacts:
+            yield {"kind": contact.way.value, "value": contact.value}
+    yield {"kind": "undeliverable_contact", "value": None}
 
 
 def _notice(notice: NoticeRow) -> dict[str, Any]:

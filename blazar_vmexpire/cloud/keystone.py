@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keystone: whose a VM is."""
+"""Keystone: whose a VM is, and who else has a say in its project."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ class User:
     """A user.
 
     :ivar email: None when there is none
+    :ivar unique_id: by which its identity provider knows a federated user; None for others
     :ivar attributes: all that Keystone shows of them
     """
 
@@ -48,6 +50,7 @@ class User:
     domain_id: str
     email: str | None
     enabled: bool
+    unique_id: str | None
     attributes: Mapping[str, Any]
 
     @classmethod
@@ -65,8 +68,18 @@ class User:
             domain_id=fields.text("domain_id"),
             email=email.strip() or None if isinstance(email, str) else None,
             enabled=fields.need("enabled", bool),
+            unique_id=_unique_id(raw),
             attributes=raw,
         )
+
+
+def _unique_id(raw: Mapping[str, Any]) -> str | None:
+    """Find the first id that an identity provider gave a user, as that wrote it."""
+    try:
+        found = raw["federated"][0]["protocols"][0]["unique_id"]
+    except (LookupError, TypeError):
+        return None
+    return urllib.parse.unquote(found) if isinstance(found, str) else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,7 +135,7 @@ class Keystone:
             session, endpoints, service="keystone", service_type="identity", version="/v3"
         )
         self._clock = clock
-        self._known: dict[tuple[str, str], tuple[float, Any]] = {}
+        self._known: dict[tuple[str, ...], tuple[float, Any]] = {}
         self._guard = threading.Lock()
 
     def get_user(self, user_id: str) -> User:
@@ -138,6 +151,42 @@ class Keystone:
         :raises NotFound: there is no such project any more
         """
         return self._get("project", project_id, Project.from_json)
+
+    def users_with_role(self, project_id: str, role: str) -> list[str]:
+        """Return the ids of the users who have a role in a project, as of a minute ago at most.
+
+        Members of groups that have it are among them, and those who inherit it from a project or
+        domain above; but none who has it only because another role of theirs implies it: an
+        administrator of the cloud has every role that way.
+
+        :param role: its name; a role of no domain. Nobody has one that does not exist.
+        """
+        return self._remembered(
+            ("role", project_id, role), lambda: self._users_with_role(project_id, role)
+        )
+
+    def _users_with_role(self, project_id: str, role: str) -> list[str]:
+        what = f"get role {role}"
+        answer = self._rest.call("GET", "/roles", what, expected=(200,), params={"name": role})
+        listed = rest.Fields("keystone", what, answer).need("roles", list)
+        ids = [rest.Fields("keystone", what, found).text("id") for found in listed]
+        if not ids:
+            return []
+        what = f"list users with role {role} in project {project_id}"
+        answer = self._rest.call(
+            "GET",
+            "/role_assignments",
+            what,
+            expected=(200,),
+            params={"role.id": ids[0], "scope.project.id": project_id, "effective": "true"},
+        )
+        users = set()
+        for raw in rest.Fields("keystone", what, answer).need("role_assignments", list):
+            assignment = rest.Fields("keystone", what, raw)
+            if "prior_role" not in assignment.need("links", dict):
+                user = assignment.need("user", dict)
+                users.add(rest.Fields("keystone", what, user).text("id"))
+        return sorted(users)
 
     def list_projects(self) -> list[Project]:
         """Return the projects of all domains, as they are now.
@@ -167,19 +216,25 @@ class Keystone:
         return project_id
 
     def _get(self, kind: str, key: str, read: Callable[[Any], _T]) -> _T:
+        def ask() -> _T:
+            what = f"get {kind} {key}"
+            answer = self._rest.call(
+                "GET", rest.path(f"{kind}s", key), what, expected=(200,), about=key
+            )
+            return read(rest.Fields("keystone", what, answer).need(kind, dict))
+
+        return self._remembered((kind, key), ask)
+
+    def _remembered(self, key: tuple[str, ...], ask: Callable[[], _T]) -> _T:
         now = self._clock()
         with self._guard:
-            until, known = self._known.get((kind, key), (now, None))
+            until, known = self._known.get(key, (now, None))
         if until > now:
             result: _T = known
             return result
-        what = f"get {kind} {key}"
-        answer = self._rest.call(
-            "GET", rest.path(f"{kind}s", key), what, expected=(200,), about=key
-        )
-        found = read(rest.Fields("keystone", what, answer).need(kind, dict))
+        found = ask()
         with self._guard:
             if len(self._known) >= _KEEP_ENTRIES:
                 self._known.clear()
-            self._known[kind, key] = (now + _KEEP_SECONDS, found)
+            self._known[key] = (now + _KEEP_SECONDS, found)
         return found

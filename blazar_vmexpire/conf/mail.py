@@ -140,8 +140,17 @@ OPTS = [
         "max_refusals",
         default=3,
         min=1,
-        help="How often the mail server may refuse an owner's address before the notice goes to"
-        " undeliverable_contact instead.",
+        help="How often the mail server may refuse an address for good before a notice goes to who"
+        " is told next: after the owner the contacts that the rules file names, and last"
+        " undeliverable_contact.",
+    ),
+    cfg.StrOpt(
+        "mail_address_template",
+        help="How the mail address of a user is made for whom Keystone holds none, as is usual with"
+        " users of a federation or of LDAP: a Jinja2 template with name, id, domain_id, unique_id"
+        " (by which the identity provider knows a federated user) and user (all attributes that"
+        " Keystone shows), such as {{ name }}@example.org. Unset: such users have none, and others"
+        " are told in their place.",
     ),
 ]
 

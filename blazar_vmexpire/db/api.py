@@ -80,7 +80,6 @@ class NoticeRow:
     created_at: datetime.datetime
     due_at: datetime.datetime | None
     attempts: int
-    refusals: int
     recipient: str | None
     message_id: str
     digest: str | None
@@ -89,12 +88,14 @@ class NoticeRow:
     told_end: datetime.datetime | None
     details: Mapping[str, Any]
     last_error: str | None
+    refused: Mapping[str, int]
 
     @classmethod
     def of(cls, row: sa.Row[Any]) -> NoticeRow:
         """Make one of a row of the table."""
         columns = dict(row._mapping)
         columns["details"] = json.loads(columns["details"])
+        columns["refused"] = json.loads(columns["refused"] or "{}")
         return cls(**columns)
 
 

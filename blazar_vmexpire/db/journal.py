@@ -17,7 +17,7 @@ import sqlalchemy as sa
 _KEY = "blazar_vmexpire.journal"
 
 #: Details that are not for everybody who reads logs or notifications: the history has them.
-PRIVATE = frozenset({"recipient", "message_id"})
+PRIVATE = frozenset({"recipient", "cc", "message_id"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -124,8 +124,7 @@ notices = sa.Table(
     # When it is tried next; NULL once it has come to rest (accepted, or given up).
     sa.Column("due_at", Moment),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
-    # How often the owner's own address was refused for good.
-    sa.Column("refusals", sa.Integer, nullable=False, default=0),
+    # Who it went to, or was last tried for; of many addresses the first.
     sa.Column("recipient", sa.String(320)),
     sa.Column("message_id", sa.String(255), nullable=False),
     # The digest that it goes with: empty until that is put together. NULL: a mail of its own.
@@ -136,6 +135,8 @@ notices = sa.Table(
     # What the template needs beside the VM's own row, as JSON (image, reason).
     sa.Column("details", sa.Text, nullable=False, default="{}"),
     sa.Column("last_error", sa.Text),
+    # How often each address, in small letters, was refused for good, as JSON; NULL: none was.
+    sa.Column("refused", sa.Text),
     sa.UniqueConstraint("server_id", "kind", "generation"),
     # Few are due at a time, out of all that were ever sent.
     sa.Index("ix_vm_expiration_notices_due_at", "due_at"),

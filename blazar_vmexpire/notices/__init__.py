@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from blazar_vmexpire.notices.addresses import BadAddress, parse_recipient, parse_sender
+from blazar_vmexpire.addresses import BadAddress, parse_recipient, parse_sender
 from blazar_vmexpire.notices.content import (
     DIGESTED,
     KINDS,
@@ -18,7 +18,7 @@ from blazar_vmexpire.notices.content import (
     Saying,
 )
 from blazar_vmexpire.notices.mail import build_message, message_id_for
-from blazar_vmexpire.notices.mailer import Mailer, MailUnavailable, Undeliverable
+from blazar_vmexpire.notices.mailer import Mailer, MailUnavailable, Sent, Undeliverable
 from blazar_vmexpire.notices.render import (
     ALARM,
     DIGEST,
@@ -31,6 +31,7 @@ from blazar_vmexpire.notices.render import (
     UnknownKind,
 )
 from blazar_vmexpire.notices.templates import TemplateError
+from blazar_vmexpire.notices.user_address import UserAddress
 
 __all__ = [
     "ALARM",
@@ -55,9 +56,11 @@ __all__ = [
     "Rendered",
     "Renderer",
     "Saying",
+    "Sent",
     "TemplateError",
     "Undeliverable",
     "UnknownKind",
+    "UserAddress",
     "build_message",
     "message_id_for",
     "parse_recipient",

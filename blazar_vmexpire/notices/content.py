@@ -170,7 +170,7 @@ class Notice:
     on_end_action: str
     #: When the VM is locked and stopped ahead of the end; None where that is not done.
     quarantine_at: datetime.datetime | None
-    #: False where the owner cannot be reached and ``undeliverable_contact`` gets the notice.
+    #: False where the owner cannot be reached, and somebody else gets the notice.
     recipient_is_owner: bool
     #: Name of the VM's user, None where unknown.
     owner_name: str | None
@@ -195,6 +195,10 @@ class Notice:
     extendable_from: datetime.datetime | None
     #: How often the owner has extended, where that is as often as they may.
     extensions_used: int | None
+    #: The property of the project whose address gets the notice in place of the owner.
+    contact_property: str | None = None
+    #: The role in the project whose users get the notice in place of the owner.
+    contact_role: str | None = None
 
     def __post_init__(self) -> None:
         for name in (

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from email.header import Header
 from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
@@ -17,7 +18,7 @@ from typing import Any
 import icalendar
 
 from blazar_vmexpire import words
-from blazar_vmexpire.notices.addresses import parse_recipient, parse_sender
+from blazar_vmexpire.addresses import parse_recipient, parse_sender
 from blazar_vmexpire.notices.content import Notice
 from blazar_vmexpire.notices.render import Rendered
 
@@ -132,6 +133,8 @@ def build_message(
     rendered: Rendered,
     *,
     recipient: str,
+    others: Sequence[str] = (),
+    cc: Sequence[str] = (),
     notice: Notice | None = None,
     from_address: str,
     message_id: str,
@@ -142,6 +145,8 @@ def build_message(
 
     :param notice: what it is about; None where that is not one VM.
     :param recipient: one address, as :func:`parse_recipient` gives it.
+    :param others: more of them, to whom it is addressed as well.
+    :param cc: more of them, to whom copies go that everybody may know of.
     :param from_address: the sender: an address, or ``Name <address>``.
     :param date: of the mail, naive UTC.
     :param calendar: attached, so that it takes the place of neither text nor HTML anywhere.
@@ -151,7 +156,9 @@ def build_message(
     message["Subject"] = words.one_line(rendered.subject)
     sender = parse_sender(from_address)
     message["From"] = sender
-    message["To"] = Address(addr_spec=parse_recipient(recipient))
+    message["To"] = [_address(text) for text in (recipient, *others)]
+    if cc:
+        message["Cc"] = [_address(text) for text in cc]
     message["Date"] = date.replace(tzinfo=datetime.UTC)
     message["Message-ID"] = message_id
     # RFC 3834: no holiday responder answers this.
@@ -189,6 +196,10 @@ def _boundary(*texts: str) -> str:
     while any(boundary in text for text in texts):
         boundary = f"=_{secrets.token_hex(16)}"
     return boundary
+
+
+def _address(text: str) -> Address:
+    return Address(addr_spec=parse_recipient(text))
 
 
 def _encoding(text: str) -> str:

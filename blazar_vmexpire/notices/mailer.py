@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import re
 import smtplib
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.headerregistry import Address
 from email.message import EmailMessage
 
 from oslo_config import cfg
 
 from blazar_vmexpire import words
+from blazar_vmexpire.addresses import parse_recipient, parse_sender
 from blazar_vmexpire.notices._smtp import Connection, Deadline
-from blazar_vmexpire.notices.addresses import parse_recipient, parse_sender
 from blazar_vmexpire.notices.mail import POLICY
 from blazar_vmexpire.notices.pace import Pace
 
@@ -37,11 +38,21 @@ _OUR_FAULT_ENHANCED = re.compile(r"5\.(?:1\.[78]|3\.[0-35-9]|5\.\d{1,3})(?!\d)")
 
 
 class Undeliverable(Exception):
-    """The mail server refused this recipient, or this mail to them, for good."""
+    """The mail server refused the recipients, or this mail to them, for good."""
 
 
 class MailUnavailable(Exception):
     """No mail can be sent now, whoever it is for: try the same mail again later."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a mail to one or more recipients."""
+
+    answer: str
+    """What the server said when it had taken the mail, one line."""
+    refused: Mapping[str, str]
+    """Recipients who do not get it, and why; never all of them."""
 
 
 class Mailer:
@@ -82,7 +93,14 @@ class Mailer:
         return self._pace.wait(what, now) if self._pace is not None else datetime.timedelta(0)
 
     def send(self, message: EmailMessage, recipient: str) -> str:
-        """Send one mail to one recipient.
+        """Send one mail to one recipient: see :meth:`send_to_any`.
+
+        :returns: what the server answered, one line.
+        """
+        return self.send_to_any(message, [recipient]).answer
+
+    def send_to_any(self, message: EmailMessage, recipients: Sequence[str]) -> Sent:
+        """Send one mail to one or more recipients; it is sent if the server takes it for any.
 
         The mail counts as sent when the server has answered 250 to its content; whatever happens
         after that is ignored. The whole exchange ends within the configured timeout (see
@@ -90,25 +108,25 @@ class Mailer:
         knows whether the mail was taken: it counts as not sent, and a second copy has the same
         Message-ID.
 
-        :returns: what the server answered, one line.
-        :raises Undeliverable: the server refused the recipient, or the mail to them, for good.
+        :raises Undeliverable: the server refused all recipients, or the mail, for good.
         :raises MailUnavailable: anything else; the mail may be sent again later.
-        :raises BadAddress: when ``recipient`` is no address.
+        :raises BadAddress: when a recipient is no address.
         """
-        address = parse_recipient(recipient)
+        addresses = [parse_recipient(recipient) for recipient in recipients]
         content = message.as_bytes(policy=POLICY)
         with self._translated():
-            connection = self._ready(address)
+            connection, refused = self._ready(addresses)
+            to = ", ".join(address for address in addresses if address not in refused)
             with _closed_on_error(connection):
                 try:
                     code, text = connection.data(content)
                 except smtplib.SMTPDataError as error:
-                    raise self._refused(address, error.smtp_code, error.smtp_error) from error
+                    raise self._refused(to, error.smtp_code, error.smtp_error) from error
                 if code != 250:
-                    raise self._refused(address, code, text)
+                    raise self._refused(to, code, text)
             with self._guard:
                 self._resting.append(connection)
-            return _answer(code, text)
+            return Sent(_answer(code, text), refused)
 
     def rest(self) -> None:
         """Hang up: for now there is no other mail to send."""
@@ -123,10 +141,10 @@ class Mailer:
         :param recipient: whom the server is asked to take mail for; None: only about the sender.
         :raises: as :meth:`send`.
         """
-        address = None if recipient is None else parse_recipient(recipient)
+        addresses = [] if recipient is None else [parse_recipient(recipient)]
         with self._translated():
             deadline = Deadline(self._clock, self._timeout)
-            self._quit(self._opened(address, deadline))
+            self._quit(self._opened(addresses, deadline)[0])
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -147,41 +165,48 @@ class Mailer:
     def _name(self) -> str:
         return f"mail server {self._host}:{self._port}"
 
-    def _ready(self, address: str) -> Connection:
-        """Get a connection whose server has taken the sender and the recipient."""
+    def _ready(self, addresses: Sequence[str]) -> tuple[Connection, dict[str, str]]:
+        """Get a connection whose server has taken sender and recipients; say whom it has not."""
         deadline = Deadline(self._clock, self._timeout)
         with self._guard:
             kept = self._resting.pop() if self._resting else None
         if kept is not None:
             kept.set_deadline(deadline)
             with _closed_on_error(kept):
-                if self._goes_on(kept, address):
-                    return kept
+                try:
+                    if kept.mail(self._sender.addr_spec)[0] == 250:
+                        return kept, self._offer(kept, addresses)
+                except (smtplib.SMTPServerDisconnected, OSError):
+                    # It has closed the connection, or wants no more mails over it: a new one is
+                    # told of neither.
+                    pass
             kept.close()
-        return self._opened(address, deadline)
+        return self._opened(addresses, deadline)
 
-    def _goes_on(self, kept: Connection, address: str) -> bool:
-        """Say whether a server takes another mail over a connection that has rested.
+    def _offer(self, connection: Connection, addresses: Sequence[str]) -> dict[str, str]:
+        """Have a server take recipients, and say whom it refuses, and why.
 
-        It may have closed that, or want no more mails over it: neither is told of a new one.
-
-        :raises Undeliverable: it refuses the recipient.
-        :raises MailUnavailable: it refuses the recipient for the time being.
+        :raises Undeliverable: it refuses all of them for good.
+        :raises MailUnavailable: it refuses all of them, and some for the time being only.
+        :raises smtplib.SMTPServerDisconnected: it closes the connection.
         """
-        try:
-            if kept.mail(self._sender.addr_spec)[0] != 250:
-                return False
-            code, text = kept.rcpt(address)
-        except (smtplib.SMTPServerDisconnected, OSError):
-            return False
-        if code == _CLOSING:
-            return False
-        if code not in {250, 251}:
-            raise self._refused(address, code, text)
-        return True
+        refused: dict[str, Undeliverable | MailUnavailable] = {}
+        for address in addresses:
+            code, text = connection.rcpt(address)
+            if code == _CLOSING:
+                raise smtplib.SMTPServerDisconnected(_answer(code, text))
+            if code not in {250, 251}:
+                refused[address] = self._refused(address, code, text)
+        if refused and len(refused) == len(addresses):
+            for_now = [e for e in refused.values() if isinstance(e, MailUnavailable)]
+            why = "; ".join(map(str, for_now or refused.values()))
+            raise MailUnavailable(why) if for_now else Undeliverable(why)
+        return {address: str(error) for address, error in refused.items()}
 
-    def _opened(self, address: str | None, deadline: Deadline) -> Connection:
-        """Connect, and have the server take the sender and, if there is one, the recipient."""
+    def _opened(
+        self, addresses: Sequence[str], deadline: Deadline
+    ) -> tuple[Connection, dict[str, str]]:
+        """Connect, and have the server take the sender and the recipients, if there are any."""
         context = None
         if self._tls != "none":
             context = ssl.create_default_context(cafile=self._cafile)
@@ -204,11 +229,7 @@ class Mailer:
                     f"{self._name} refused the sender {self._sender.addr_spec}:"
                     f" {_answer(code, text)}"
                 )
-            if address is not None:
-                code, text = connection.rcpt(address)
-                if code not in {250, 251}:
-                    raise self._refused(address, code, text)
-        return connection
+            return connection, self._offer(connection, addresses)
 
     def _quit(self, connection: Connection) -> None:
         connection.set_deadline(Deadline(self._clock, _QUIT_TIMEOUT))

@@ -276,6 +276,8 @@ class Renderer:
             "in_utc",
             "owner_name",
             "recipient_is_owner",
+            "contact_property",
+            "contact_role",
             "keep_volumes",
         )
         return {name: vms[0][name] for name in common} | {

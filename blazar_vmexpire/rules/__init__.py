@@ -8,6 +8,21 @@ options give go in, a decision comes out.
 from blazar_vmexpire.rules.book import Decision, Rule, Rules
 from blazar_vmexpire.rules.errors import Problem, RulesError
 from blazar_vmexpire.rules.loading import load, parse
+from blazar_vmexpire.rules.mailing import NOBODY, Contact, Copy, Mailing, Way
 from blazar_vmexpire.rules.matching import Subject
 
-__all__ = ["Decision", "Problem", "Rule", "Rules", "RulesError", "Subject", "load", "parse"]
+__all__ = [
+    "NOBODY",
+    "Contact",
+    "Copy",
+    "Decision",
+    "Mailing",
+    "Problem",
+    "Rule",
+    "Rules",
+    "RulesError",
+    "Subject",
+    "Way",
+    "load",
+    "parse",
+]

@@ -10,6 +10,7 @@ from typing import Any
 
 from blazar_vmexpire.lifecycle import Terms
 from blazar_vmexpire.rules.errors import Problem, RulesError
+from blazar_vmexpire.rules.mailing import NOBODY, Copy, Mailing
 from blazar_vmexpire.rules.matching import Subject, Test
 from blazar_vmexpire.rules.tightening import tighten, tighten_as_far_as_it_fits
 from blazar_vmexpire.sense import Misfit, misfits
@@ -28,6 +29,7 @@ class Rule:
     """What it sets: values by field of :class:`blazar_vmexpire.lifecycle.Terms`."""
     only_tightens: bool
     """Whether it matches on what an owner can edit, and is not trusted to loosen terms."""
+    mailing: Mailing
     line: int
     """Where it begins, counted from 1."""
     lines: Mapping[str, int]
@@ -55,6 +57,7 @@ class Decision:
     """Rules above it that matched and may only tighten."""
     terms: Terms
     """For a VM that does not expire: those that the options give."""
+    mailing: Mailing
 
 
 class Rules:
@@ -62,11 +65,15 @@ class Rules:
 
     :param rules: in their order; without any, the options count for every VM.
     :param source: the file's path, for messages.
+    :param mailing: of VMs that no rule says anything else of.
     """
 
-    def __init__(self, rules: Sequence[Rule] = (), source: str = "") -> None:
+    def __init__(
+        self, rules: Sequence[Rule] = (), source: str = "", mailing: Mailing = NOBODY
+    ) -> None:
         self._rules = tuple(rules)
         self._source = source
+        self._mailing = mailing
         self._outcome = functools.lru_cache(maxsize=4096)(self._decide)
 
     def __len__(self) -> int:
@@ -74,6 +81,11 @@ class Rules:
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self._rules)
+
+    @property
+    def mailing(self) -> Mailing:
+        """Whom mails go to about VMs that no rule says anything else of."""
+        return self._mailing
 
     @property
     def asks_for(self) -> frozenset[str]:
@@ -96,7 +108,13 @@ class Rules:
                 tightening.append(number)
         return self._outcome(None, tuple(tightening), defaults)
 
-    def check(self, defaults: Terms, before_end: Collection[str], on_end: Collection[str]) -> None:
+    def check(
+        self,
+        defaults: Terms,
+        before_end: Collection[str],
+        on_end: Collection[str],
+        kinds: Collection[str],
+    ) -> None:
         """Check that the terms that result from each rule make sense together.
 
         What is wrong with the defaults themselves is left to who set them.
@@ -104,10 +122,11 @@ class Rules:
         :param defaults: what the options say.
         :param before_end: names of the actions that can run before the end.
         :param on_end: names of the actions that can run at the end.
+        :param kinds: of mails.
         :raises RulesError: with all that makes no sense.
         """
         find = functools.partial(misfits, before_end=before_end, on_end=on_end)
-        problems = []
+        problems = [*self._unknown_kinds(kinds)]
         for rule, terms, loose, of_whom in self._results(defaults):
             already = set(find(loose))
             problems += [
@@ -117,6 +136,22 @@ class Rules:
             ]
         if problems:
             raise RulesError(self._source, problems)
+
+    def _unknown_kinds(self, kinds: Collection[str]) -> Iterator[Problem]:
+        copies: list[tuple[str | None, str, Copy]] = [
+            (None, key, copy) for key, copy in self._mailing.copies
+        ]
+        copies += [
+            (rule.name, key, copy)
+            for rule in self._rules
+            for key, copy in rule.mailing.copies
+            # What a rule does not say itself is the file's.
+            if getattr(rule.mailing, key) is not getattr(self._mailing, key)
+        ]
+        for name, key, copy in copies:
+            for kind in sorted(copy.kinds.difference(kinds)):
+                sentence = f"{key}.kinds: there is no mail of kind {kind!r}: known are"
+                yield Problem(f"{sentence} {', '.join(kinds)}", copy.line, name)
 
     def _results(self, defaults: Terms) -> Iterator[tuple[Rule, Terms, Terms, str]]:
         """Say each rule's terms, those without it, and for which VMs, where that has to be said."""
@@ -149,6 +184,7 @@ class Rules:
             rule=None if base is None else base.name,
             tightened_by=tuple(rule.name for rule in tighter),
             terms=terms,
+            mailing=self._mailing if base is None else base.mailing,
         )
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from blazar_vmexpire.calendars import Calendar
-from blazar_vmexpire.rules import reading, validating
+from blazar_vmexpire.rules import mailing, reading, validating
 from blazar_vmexpire.rules.book import Rule, Rules
 from blazar_vmexpire.rules.errors import Problem, RulesError
+from blazar_vmexpire.rules.mailing import Mailing
 from blazar_vmexpire.rules.matching import compile_match
 from blazar_vmexpire.rules.reading import Document
 from blazar_vmexpire.rules.schema import HARSHNESS, MATCH_KEYS, TERMS, Tighter
@@ -56,8 +57,11 @@ def parse(text: str, source: str) -> Rules:
         problems = [*_contradictions(document), *_calendars(document)]
     if problems:
         raise RulesError(source, problems)
+    everybody = _mailing(document, (), mailing.NOBODY)
     return Rules(
-        [_rule(document, number) for number in range(len(document.value["rules"]))], source
+        [_rule(document, number, everybody) for number in range(len(document.value["rules"]))],
+        source,
+        everybody,
     )
 
 
@@ -88,6 +92,8 @@ def _contradictions(document: Document) -> Iterator[Problem]:
             catches_all = name
         for term, sentence in _wrong_terms(rule):
             yield Problem(sentence, document.places[*path, "set", term].line, name)
+        for key, sentence in _wrong_mailing(rule):
+            yield Problem(sentence, document.places[*path, key].line, name)
 
 
 def _wrong_terms(rule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -115,6 +121,20 @@ def _wrong_terms(rule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
+def _wrong_mailing(rule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in mailing.KEYS:
+        if key not in rule:
+            continue
+        if rule.get("set", {}).get("expire") is False:
+            yield key, f"{key}: nobody is told of VMs that do not expire: take it out"
+        elif keys := _only_tightens(rule):
+            yield (
+                key,
+                f"{key}: this rule matches on what an owner can edit ({', '.join(keys)}), so it may"
+                " only tighten terms. Say trust_owner: true if owners may choose this",
+            )
+
+
 def _only_tightens(rule: Mapping[str, Any]) -> list[str]:
     """List the match keys because of which a rule may only tighten terms."""
     if rule.get("trust_owner"):
@@ -132,7 +152,20 @@ def _calendars(document: Document) -> Iterator[Problem]:
                 yield Problem(f"set.calendar: {error}", line, rule["name"])
 
 
-def _rule(document: Document, number: int) -> Rule:
+def _mailing(document: Document, path: reading.Path, base: Mailing) -> Mailing:
+    """Read whom a part of the file says mails go to."""
+    raw = document.value
+    for step in path:
+        raw = raw[step]
+    lines = {
+        key: [document.places[*path, key, n].line for n in range(len(raw[key]))]
+        for key in mailing.KEYS
+        if key in raw
+    }
+    return mailing.read(raw, lines, base)
+
+
+def _rule(document: Document, number: int, everybody: Mailing) -> Rule:
     rule = document.value["rules"][number]
     terms = dict(rule.get("set", {}))
     expires = terms.pop("expire", True)
@@ -144,6 +177,7 @@ def _rule(document: Document, number: int) -> Rule:
         expires=expires,
         sets={TERMS[term].field or term: _CONVERTED[term](terms[term]) for term in terms},
         only_tightens=bool(_only_tightens(rule)),
+        mailing=_mailing(document, ("rules", number), everybody),
         line=document.places["rules", number].line,
         lines=lines,
     )

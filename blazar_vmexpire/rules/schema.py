@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that a rules file can hold: the one place where match keys and terms are listed.
 
-The schema is a JSON schema with three keywords of our own: ``oneOrMore`` (a value, or a list of at
-least one), ``duration`` (the least one) and ``identifier``.
+The schema is a JSON schema with five keywords of our own: ``oneOrMore`` (a value, or a list of at
+least one), ``duration`` (the least one), ``identifier``, ``mailAddress``, and ``exactlyOne`` (of
+these keys).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import enum
 from typing import Any
 
 from blazar_vmexpire.conf.mail import LANGUAGES
+from blazar_vmexpire.rules.mailing import Way
 
 
 class Kind(enum.Enum):
@@ -120,6 +122,25 @@ _VALUES: dict[Kind, dict[str, Any]] = {
     Kind.TAGS: {"oneOrMore": _TEXT},
 }
 
+_WAYS: dict[str, Any] = {
+    way.value: _TEXT | ({"mailAddress": True} if way is Way.ADDRESS else {}) for way in Way
+}
+_CONTACT: dict[str, Any] = {
+    "type": "object",
+    "properties": _WAYS,
+    "additionalProperties": False,
+    "exactlyOne": list(_WAYS),
+}
+_COPY = _CONTACT | {"properties": _WAYS | {"kinds": {"type": "array", "items": _TEXT}}}
+
+#: More than that is a mailing list, which has an address.
+MOST_CONTACTS = 10
+
+_MAILING: dict[str, Any] = {
+    key: {"type": "array", "items": item, "maxItems": MOST_CONTACTS}
+    for key, item in {"contacts": _CONTACT, "cc": _COPY, "bcc": _COPY}.items()
+}
+
 _RULE = {
     "type": "object",
     "properties": {
@@ -137,6 +158,7 @@ _RULE = {
             "additionalProperties": False,
         },
         "trust_owner": {"type": "boolean"},
+        **_MAILING,
     },
     "required": ["name"],
     "additionalProperties": False,
@@ -145,7 +167,7 @@ _RULE = {
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
-    "properties": {"rules": {"type": "array", "items": _RULE}},
+    "properties": {"rules": {"type": "array", "items": _RULE}, **_MAILING},
     "required": ["rules"],
     "additionalProperties": False,
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 
+from blazar_vmexpire.addresses import BadAddress, parse_recipient
 from blazar_vmexpire.conf.types import format_duration, parse_duration
 from blazar_vmexpire.rules.errors import Problem
 from blazar_vmexpire.rules.reading import Document, Path, Place, must_be_quoted
@@ -41,7 +42,7 @@ def problems(document: Document) -> Iterator[Problem]:
 
 def name_at(document: Document, path: Path) -> str | None:
     """Say the name of the rule that a path leads into, if it has a proper one."""
-    if len(path) < 2:
+    if len(path) < 2 or path[0] != "rules":
         return None
     rule = document.value["rules"][path[1]]
     name = rule.get("name") if isinstance(rule, dict) else None
@@ -84,6 +85,8 @@ def _sentences(
             yield path, f"{name} is empty: it must be a text"
         case "maxLength":
             yield path, f"{name} has {len(value)} characters: the most is {wanted}"
+        case "maxItems":
+            yield path, f"{name} has {len(value)} entries: the most is {wanted}"
         case "minProperties":
             yield path, f"{name} is empty: leave it out, or say what has to match"
         case _:
@@ -91,8 +94,9 @@ def _sentences(
 
 
 def written(path: Path) -> str:
-    """Write where in a rule a value stands: ``match.flavor``, ``set.reminders``."""
-    return ".".join(part for part in path[2:] if isinstance(part, str))
+    """Write where in a rule, or beside them, a value stands: ``match.flavor``, ``contacts``."""
+    inside = path[2:] if path[:1] == ("rules",) else path
+    return ".".join(part for part in inside if isinstance(part, str))
 
 
 def unknown(what: str, name: str, known: Any) -> str:
@@ -131,6 +135,19 @@ def _identifier(_: Any, __: bool, instance: Any, ___: Any) -> Iterator[Any]:
         )
 
 
+def _mail_address(_: Any, __: bool, instance: Any, ___: Any) -> Iterator[Any]:
+    if isinstance(instance, str) and instance:
+        try:
+            parse_recipient(instance)
+        except BadAddress as error:
+            yield jsonschema.ValidationError(str(error))
+
+
+def _exactly_one(_: Any, keys: list[str], instance: Any, __: Any) -> Iterator[Any]:
+    if isinstance(instance, dict) and len(instance.keys() & set(keys)) != 1:
+        yield jsonschema.ValidationError(f"it must have exactly one of {', '.join(keys)}")
+
+
 def _maximum(_: Any, most: float, instance: Any, __: Any) -> Iterator[Any]:
     # Not a number is neither above nor below anything.
     if isinstance(instance, (int, float)) and (math.isnan(instance) or instance > most):
@@ -143,6 +160,8 @@ _VALIDATOR = jsonschema.validators.extend(
         "oneOrMore": _one_or_more,
         "duration": _duration,
         "identifier": _identifier,
+        "mailAddress": _mail_address,
+        "exactlyOne": _exactly_one,
         "maximum": _maximum,
     },
 )

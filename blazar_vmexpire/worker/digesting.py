@@ -153,8 +153,7 @@ class Digesting:
             try:
                 # Of several, one about the end says most.
                 speaks = max(notices, key=lambda n: (n.kind.startswith(TELL_OF_THE_END), n.id))
-                recipient = self._telling.recipients.find(seen, speaks)
-                content = self._telling.content(seen, speaks, recipient)
+                recipient, content = self._telling.compose(seen, speaks)
             except (MailUnavailable, errors.CloudError) as error:
                 self._telling.put_off([(row, notice) for notice in notices], error)
                 continue

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from email.message import EmailMessage
+from typing import Any
 
 import icalendar
 import sqlalchemy as sa
@@ -34,10 +36,15 @@ from blazar_vmexpire.notices import (
     message_id_for,
     parse_sender,
 )
+from blazar_vmexpire.rules import Way
+from blazar_vmexpire.terms import Verdict
 from blazar_vmexpire.worker.recipients import Recipient, Recipients, report_orphan
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
+
+#: Characters of the column that says who got a notice; its history says it in full.
+_LONGEST = 320
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ class Telling:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self.recipients = Recipients(tools)
+        self._recipients = Recipients(tools)
 
     def message_id(self, row: Expiration, kind: str) -> str:
         """Say the Message-ID of a notice: the same however often it is sent."""
@@ -69,8 +76,7 @@ class Telling:
         if self.has_to_wait([notice]):
             return False
         try:
-            recipient = self.recipients.find(row, notice)
-            content = self.content(row, notice, recipient)
+            recipient, content = self.compose(row, notice)
         except (MailUnavailable, errors.CloudError) as error:
             self.put_off([(row, notice)], error)
             return False
@@ -92,13 +98,15 @@ class Telling:
                 if alone
                 else tools.renderer.render_digest(contents),
                 notice=contents[0] if alone else None,
-                recipient=recipient.address,
+                recipient=recipient.addresses[0],
+                others=recipient.addresses[1:],
+                cc=recipient.cc,
                 from_address=tools.conf.vmexpire_mail.from_address,
                 message_id=told[0][1].message_id,
                 date=tools.clock(),
                 calendar=self._calendar(pieces),
             )
-            answer = tools.mailer.send(message, recipient.address)
+            sent = tools.mailer.send_to_any(message, recipient.addresses)
         except Undeliverable as error:
             tools.metrics.notice("refused", len(told))
             for row, notice in told:
@@ -107,13 +115,19 @@ class Telling:
         except MailUnavailable as error:
             self.put_off(told, error)
             return False
+        became = _became(
+            recipient,
+            {**sent.refused, **self._copy(message, recipient.cc)},
+            # By itself: what the server says of it may name everybody who was to get it.
+            self._copy(message, recipient.bcc),
+        )
         now = tools.clock()
 
         @retried
         def accepted() -> None:
             with tools.database.begin() as connection:
                 for row, notice in told:
-                    self._accepted(connection, row, notice, recipient, now)
+                    self._accepted(connection, row, notice, recipient, now, became)
 
         accepted()
         tools.metrics.notice("accepted", len(told))
@@ -123,8 +137,8 @@ class Telling:
                 "Server %s: notice %s was accepted for %s: %s",
                 row.server_id,
                 notice.kind,
-                recipient.address,
-                answer,
+                ", ".join((recipient.shown, *recipient.cc, *recipient.bcc)),
+                sent.answer,
             )
         return True
 
@@ -135,13 +149,14 @@ class Telling:
         notice: NoticeRow,
         recipient: Recipient,
         now: datetime.datetime,
+        became: Mapping[str, Any],
     ) -> None:
         db_api.update_notice(
             connection,
             notice.id,
             accepted_at=now,
             due_at=None,
-            recipient=recipient.address,
+            recipient=db_api.storable(recipient.shown, _LONGEST),
             told_end=row.ends_at,
             last_error=None,
             attempts=notice.attempts + 1,
@@ -153,11 +168,23 @@ class Telling:
             "notice_accepted",
             now,
             kind=notice.kind,
-            recipient=recipient.address,
+            recipient=recipient.shown,
             message_id=notice.message_id,
             ends_at=row.ends_at,
-            **({"instead_of_owner": recipient.why} if recipient.why else {}),
+            **became,
         )
+
+    def _copy(self, message: EmailMessage, addresses: Sequence[str]) -> Mapping[str, str]:
+        """Send copies of a mail that was accepted, and say who does not get one, and why.
+
+        By a mail of their own: whatever the server thinks of them, the notice is accepted.
+        """
+        if not addresses:
+            return {}
+        try:
+            return self._tools.mailer.send_to_any(message, addresses).refused
+        except (Undeliverable, MailUnavailable) as error:
+            return dict.fromkeys(addresses, str(error))
 
     def has_to_wait(self, notices: Sequence[NoticeRow]) -> bool:
         """Let notices of one mail wait for its turn, where ``max_per_minute`` says so.
@@ -214,24 +241,40 @@ class Telling:
             if piece.content.recipient_is_owner
         )
 
-    def content(self, row: Expiration, notice: NoticeRow, recipient: Recipient) -> Notice:
-        """Gather what a notice says.
+    def compose(self, row: Expiration, notice: NoticeRow) -> tuple[Recipient, Notice]:
+        """Say who gets a notice, and gather what it says.
 
         :raises errors.CloudError: Keystone does not answer.
+        :raises MailUnavailable: there is nobody who could get it.
         """
         tools = self._tools
-        now = tools.clock()
         with tools.database.begin() as connection:
-            terms = tools.book.verdict(connection, row, now).terms
+            verdict = tools.book.verdict(connection, row, tools.clock())
             reminds = notice.kind.startswith("reminder/")
             told = db_api.kinds_told(connection, row) if reminds else set()
+        recipient = self._recipients.find(row, notice, verdict.mailing)
+        content = self._content(row, notice, recipient, verdict, told)
+        kind = content.template
+        return self._recipients.with_copies(row, recipient, verdict.mailing, kind), content
+
+    def _content(
+        self,
+        row: Expiration,
+        notice: NoticeRow,
+        recipient: Recipient,
+        verdict: Verdict,
+        told: Collection[str],
+    ) -> Notice:
+        tools, terms = self._tools, verdict.terms
+        now = tools.clock()
+        contact = recipient.contact
         # What a mail about a VM that ended says of its end must not change with the options.
         said = notice.details
         kind, quarantine_at, room = notice.kind, None, None
         if row.ends_at is not None and row.state in lifecycle.LEASED:
             plan = lifecycle.agenda(row.ends_at, terms)
             quarantine_at = plan.quarantine_at
-            if reminds and plan.is_last(now, told):
+            if kind.startswith("reminder/") and plan.is_last(now, told):
                 kind = f"last_{kind}"
         if row.ends_at is not None and row.state in lifecycle.LEASED | {State.ENDED}:
             room = extension.room(row, terms, now)
@@ -262,6 +305,8 @@ class Telling:
             latest_allowed=room.latest if room else None,
             extendable_from=room.opens_at if room else None,
             extensions_used=row.extensions if room and room.used_up else None,
+            contact_property=contact.value if contact and contact.way is Way.PROPERTY else None,
+            contact_role=contact.value if contact and contact.way is Way.ROLE else None,
         )
 
     def _project_name(self, row: Expiration) -> str:
@@ -274,22 +319,33 @@ class Telling:
     def _refused(
         self, row: Expiration, notice: NoticeRow, recipient: Recipient, error: str
     ) -> None:
-        refusals = notice.refusals + (1 if recipient.is_owner else 0)
+        counts = {
+            address.lower(): notice.refused.get(address.lower(), 0) + 1
+            for address in recipient.addresses
+        }
+        limit = self._tools.conf.vmexpire_mail.max_refusals
+        if recipient.is_last:
+            due_at = self._tools.retry_at(notice.attempts + 1)
+        elif min(counts.values()) < limit:
+            due_at = self._tools.retry_at(min(counts.values()))
+        else:
+            # The next in the chain need not wait.
+            due_at = self._tools.clock()
         LOG.debug(
             "Server %s: notice %s was refused for %s: %s",
             row.server_id,
             notice.kind,
-            recipient.address,
+            recipient.shown,
             error,
         )
         with self._tools.database.begin() as connection:
             db_api.update_notice(
                 connection,
                 notice.id,
-                refusals=refusals,
+                refused=db_api.as_json({**notice.refused, **counts}),
                 attempts=notice.attempts + 1,
-                recipient=recipient.address,
-                due_at=self._tools.retry_at(notice.attempts + 1),
+                recipient=db_api.storable(recipient.shown, _LONGEST),
+                due_at=due_at,
                 last_error=error,
             )
             db_api.record(
@@ -298,7 +354,7 @@ class Telling:
                 "notice_refused",
                 self._tools.clock(),
                 kind=notice.kind,
-                recipient=recipient.address,
+                recipient=recipient.shown,
                 reason=error,
             )
 
@@ -324,3 +380,22 @@ class Telling:
 def _date(text: str | None) -> datetime.datetime | None:
     """Read a date that is kept with a notice."""
     return None if text is None else datetime.datetime.fromisoformat(text)
+
+
+def _became(
+    recipient: Recipient, refused: Mapping[str, str], bcc_refused: Mapping[str, str]
+) -> dict[str, Any]:
+    """Say for the history how a mail came to who got it, who else did, and who did not.
+
+    Of blind copies no more than how many there are: owners read this.
+    """
+    became: dict[str, Any] = {
+        "instead_of_owner": recipient.why,
+        "reached_as": str(recipient.contact) if recipient.contact else None,
+        "left_out": recipient.left_out,
+        "cc": ", ".join(recipient.cc),
+        "bcc": len(recipient.bcc),
+        "not_to": list(dict.fromkeys(refused.values())),
+        "bcc_refused": len(bcc_refused),
+    }
+    return {name: value for name, value in became.items() if value}

@@ -24,9 +24,9 @@ from blazar_vmexpire.exceptions import ConfigError
 from blazar_vmexpire.metrics import Metrics
 from blazar_vmexpire.notices import (
     DRY_RUN,
-    BadAddress,
     Mailer,
     Renderer,
+    UserAddress,
     parse_recipient,
     parse_sender,
 )
@@ -117,6 +117,7 @@ def check(conf: cfg.ConfigOpts) -> None:
     _check_address(conf, brake.GROUP.name, "contact", parse_recipient)
     _check_address(conf, mail.GROUP.name, "from_address", parse_sender)
     _check_zone(conf, mail.GROUP.name, "time_zone")
+    _check_address(conf, mail.GROUP.name, "mail_address_template", UserAddress)
     _check_certificates(conf, mail.GROUP.name, "cafile")
     _check_certificates(conf, webhook.GROUP.name, "cafile")
 
@@ -129,7 +130,7 @@ def _check_address(
         return
     try:
         parse(text)
-    except BadAddress as error:
+    except ValueError as error:
         raise ConfigError(f"[{group}] {name}: {error}") from error
 
 

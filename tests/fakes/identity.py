@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import http
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from tests.fakes import wire
@@ -21,6 +22,11 @@ def error(status: int, message: str) -> wire.Response:
     """Make an error as Keystone words it."""
     title = http.HTTPStatus(status).phrase
     return wire.Response(status, {"error": {"code": status, "message": message, "title": title}})
+
+
+def role_id(name: str) -> str:
+    """Say the id of the role with a name."""
+    return uuid.uuid5(uuid.NAMESPACE_DNS, name).hex
 
 
 class Identity:
@@ -43,7 +49,10 @@ class Identity:
         self.users: dict[str, dict[str, Any]] = {}
         self.projects: dict[str, dict[str, Any]] = {}
         self.passwords: dict[str, str] = {}
+        #: By user and project.
         self.roles: dict[tuple[str, str], list[str]] = {}
+        #: Roles that others imply.
+        self.implied: dict[str, list[str]] = {"admin": ["manager"]}
         self.tokens: dict[str, dict[str, Any]] = {}
         self.trusts: dict[str, dict[str, Any]] = {}
         self.list_limit: int | None = None
@@ -146,6 +155,13 @@ class Identity:
             return wire.Response(
                 200, {"projects": listed[: self.list_limit], "links": {}, "truncated": True}
             )
+        if request.method == "GET" and parts[1:] == ["roles"]:
+            named = {role for roles in self.roles.values() for role in roles}
+            found = [{"id": role_id(name), "name": name} for name in sorted(named)]
+            wanted = request.param("name")
+            return wire.Response(200, {"roles": [r for r in found if r["name"] == wanted]})
+        if request.method == "GET" and parts[1:] == ["role_assignments"]:
+            return wire.Response(200, {"role_assignments": list(self._assignments(request))})
         if request.method == "GET" and len(parts) == 3 and parts[1] in kinds:
             kind = parts[1].removesuffix("s")
             found = kinds[parts[1]].get(parts[2])
@@ -153,6 +169,25 @@ class Identity:
                 return error(404, f"Could not find {kind}: {parts[2]}.")
             return wire.Response(200, {kind: found})
         return error(404, "The requested URL was not found on the server.")
+
+    def _assignments(self, request: wire.Request) -> Iterator[dict[str, Any]]:
+        """List who has a role in a project, by other roles that imply it too (``effective``)."""
+        project_id = request.param("scope.project.id")
+        wanted = request.param("role.id")
+        for (user_id, scope), roles in self.roles.items():
+            ways = [(role, None) for role in roles]
+            ways += [(implied, role) for role in roles for implied in self.implied.get(role, ())]
+            for role, prior in ways:
+                if (scope, role_id(role)) == (project_id, wanted):
+                    links = {"assignment": f"{self.url}/identity/v3/projects/{scope}/users"}
+                    if prior is not None:
+                        links["prior_role"] = f"{self.url}/identity/v3/prior_role/{prior}"
+                    yield {
+                        "role": {"id": wanted},
+                        "user": {"id": user_id},
+                        "scope": {"project": {"id": scope}},
+                        "links": links,
+                    }
 
     def _versions(self, path: str) -> wire.Response:
         version = {
@@ -218,7 +253,7 @@ class Identity:
             "expires_at": f"{now + datetime.timedelta(hours=1):%Y-%m-%dT%H:%M:%S.%fZ}",
             "project": {"domain": domain, "id": project["id"], "name": project["name"]},
             "is_domain": False,
-            "roles": [{"id": uuid.uuid5(uuid.NAMESPACE_DNS, r).hex, "name": r} for r in roles],
+            "roles": [{"id": role_id(name), "name": name} for name in roles],
             "catalog": [
                 self._entry("identity", "keystone", self.identity_url),
                 self._entry("compute", "nova", self.compute_url),

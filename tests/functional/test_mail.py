@@ -454,3 +454,40 @@ def test_mailer_waits_by_the_clock_it_was_given() -> None:
         hasty = mailer(server.port, clock=lambda: float(next(seconds)))
         with pytest.raises(MailUnavailable, match="took longer than timeout allows"):
             hasty.send(mail(), ALICE)
+
+
+# One mail to several people.
+
+BOB = "bob@example.org"
+
+
+def test_a_mail_to_several_is_sent_when_any_of_them_gets_it(server: MailServer) -> None:
+    sender = mailer(server.port)
+    for _ in range(2):
+        sent = sender.send_to_any(mail(), [ALICE, BOB])
+        assert (sent.answer, sent.refused) == ("250 2.0.0 queued as 4711", {})
+    server.refused[ALICE] = "550 5.1.1 no such user"
+    for answer in ("550 5.1.1 no such user", "450 4.2.0 greylisted"):
+        server.refused[ALICE] = answer
+        sent = sender.send_to_any(mail(), [ALICE, BOB])
+        assert list(sent.refused) == [ALICE]
+        assert sent.refused[ALICE].endswith(f"did not take the mail to {ALICE}: {answer}")
+    sender.rest()
+    assert [m.rcpt_tos for m in server.mails] == [[ALICE, BOB]] * 2 + [[BOB]] * 2
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        (["550 5.1.1 no", "550 5.1.1 no"], Undeliverable),
+        (["550 5.1.1 no", "450 4.2.0 later"], MailUnavailable),
+    ],
+)
+def test_a_mail_that_nobody_gets_is_given_up_only_if_nobody_ever_will(
+    server: MailServer, answers: list[str], error: type[Exception]
+) -> None:
+    server.refused.update(zip([ALICE, BOB], answers, strict=True))
+    with pytest.raises(error, match=answers[1]):
+        mailer(server.port).send_to_any(mail(), [ALICE, BOB])
+    assert server.mails == []

@@ -235,6 +235,35 @@ class TestUpgrade:
         found = indexes(database, "vm_expiration_notices")
         assert found["ix_vm_expiration_notices_due_at"] == ["due_at"]
 
+    @pytest.mark.parametrize("interrupted", [False, True])
+    def test_carries_over_who_was_refused(self, make: Make, interrupted: bool) -> None:
+        database = make("blazar")
+        migration.upgrade(database, "0007")
+        due_at = datetime.datetime(2026, 3, 2, 10)
+        rows = [("waits", due_at, 2), ("new", due_at, 0), ("rests", None, 3)]
+        with database.begin() as connection:
+            if interrupted:
+                connection.execute(sa.text("ALTER TABLE vm_expiration_notices ADD refused TEXT"))
+            for server_id, due, refusals in rows:
+                connection.execute(
+                    sa.text(
+                        "INSERT INTO vm_expiration_notices (server_id, kind, generation,"
+                        " created_at, due_at, attempts, refusals, recipient, message_id, details)"
+                        " VALUES (:id, 'reminder/2d', 0, :at, :due, 4, :refusals,"
+                        " 'Alice@example.org', '<x>', '{}')"
+                    ),
+                    {"id": server_id, "at": due_at, "due": due, "refusals": refusals},
+                )
+
+        migration.upgrade(database)
+
+        with database.begin() as connection:
+            refused = {
+                server_id: [n.refused for n in db_api.notices_of(connection, server_id)]
+                for server_id, _, _ in rows
+            }
+        assert refused == {"waits": [{"alice@example.org": 2}], "new": [{}], "rests": [{}]}
+
     def test_may_run_twice_at_once(self, make: Make, backend: databases.Backend) -> None:
         database = make("blazar")
         url = database.engine.url.render_as_string(hide_password=False)

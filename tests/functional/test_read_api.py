@@ -283,6 +283,10 @@ def test_all_that_is_known_of_one_is_shown(world: World) -> None:
         "hold": None,
         "exemption": None,
         "notices": [],
+        "contacts": [
+            {"kind": "owner", "value": world.alice},
+            {"kind": "undeliverable_contact", "value": None},
+        ],
         "chosen_actions": {"before_end_action": None, "on_end_action": None},
         "imposed_on_end_action": None,
         "last_error": None,
@@ -308,6 +312,7 @@ def test_what_is_listed_is_what_is_shown(world: World) -> None:
         "hold",
         "exemption",
         "notices",
+        "contacts",
         "chosen_actions",
         "imposed_on_end_action",
         "last_error",

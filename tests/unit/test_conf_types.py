@@ -379,6 +379,24 @@ def test_whatever_option_is_wrong_the_start_stops_and_says_which(
     assert "bananas" in sentence
 
 
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{{ name }@example.org", "is not a Jinja2 template: "),
+        ("{% if %}", "is not a Jinja2 template: "),
+        ("{{ nam }}@{{ realm }}", "asks for nam, realm: what it can use is name, id, domain_id,"),
+    ],
+)
+def test_a_wrong_template_of_addresses_stops_the_start(
+    conf: cfg.ConfigOpts, template: str, sentence: str
+) -> None:
+    conf.set_override("mail_address_template", template, group="vmexpire_mail")
+    with pytest.raises(ConfigError) as error:
+        tools.check(conf)
+    start = f"[vmexpire_mail] mail_address_template: {template!r} {sentence}"
+    assert str(error.value).startswith(start)
+
+
 def test_good_addresses_start(conf: cfg.ConfigOpts) -> None:
     conf.set_override("from_address", "Cloud <cloud@example.org>", group="vmexpire_mail")
     assert _assemble(conf)

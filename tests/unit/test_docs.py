@@ -16,7 +16,7 @@ import pytest
 from sphinx.pycode import ModuleAnalyzer
 
 from blazar_vmexpire import lifecycle, rules
-from blazar_vmexpire.notices.content import Kind, Notice
+from blazar_vmexpire.notices.content import KINDS, Kind, Notice
 from blazar_vmexpire.rules.schema import MATCH_KEYS, TERMS
 from tests.unit.test_rules import DEFAULTS
 
@@ -113,8 +113,10 @@ def test_rules_on_the_terms_page_can_be_used() -> None:
     blocks = [
         block.astext()
         for block in terms_page().findall(docutils.nodes.literal_block)
-        if block.astext().startswith("rules:")
+        if "\nrules:" in f"\n{block.astext()}"
     ]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
-        rules.parse(block, "terms.rst").check(DEFAULTS, {"notification"}, {"delete", "snapshot"})
+        rules.parse(block, "terms.rst").check(
+            DEFAULTS, {"notification"}, {"delete", "snapshot"}, KINDS
+        )

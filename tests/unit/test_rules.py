@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from blazar_vmexpire import rules
 from blazar_vmexpire.lifecycle import Terms, notice_margin
+from blazar_vmexpire.notices import KINDS
 from blazar_vmexpire.rules import Rules, RulesError, Subject
 from blazar_vmexpire.rules.schema import HARSHNESS
 from blazar_vmexpire.sense import misfits
@@ -215,7 +216,7 @@ def test_a_rule_sets_each_term() -> None:
             allowed_actions: [stop]
             calendar: {closed: [sat, sun, "12-20..01-05"], time_zone: Europe/Zurich}
     """)
-    found.check(DEFAULTS, BEFORE_END, ON_END)
+    found.check(DEFAULTS, BEFORE_END, ON_END, KINDS)
     terms = found.decide(server(), DEFAULTS).terms
     assert str(terms.calendar) == "the calendar (sat, sun, 12-20..01-05; Europe/Zurich)"
     assert dataclasses.replace(terms, calendar=None) == Terms(
@@ -254,7 +255,7 @@ def test_a_rule_on_what_an_owner_can_edit_only_tightens() -> None:
           set: {lease_duration: 90d, extension_duration: 7d, reminders: [1d], on_end_action: stop}
         - {name: small, match: {flavor: m1.*}, set: {lease_duration: 30d}}
     """)
-    found.check(DEFAULTS, BEFORE_END, ON_END)
+    found.check(DEFAULTS, BEFORE_END, ON_END, KINDS)
     decision = found.decide(server(), DEFAULTS)
     assert (decision.rule, decision.tightened_by) == ("small", ("volatile",))
     assert decision.terms == dataclasses.replace(
@@ -319,7 +320,7 @@ def test_of_two_rules_the_longest_quarantine_counts_that_fits() -> None:
         - {name: shorter, match: {server_tags: blue}, set: {quarantine: 5d}}
         - {name: short, match: {server_tags: green}, set: {lease_duration: 9d}}
     """)
-    found.check(DEFAULTS, BEFORE_END, ON_END)
+    found.check(DEFAULTS, BEFORE_END, ON_END, KINDS)
     terms = found.decide(server(), DEFAULTS).terms
     assert (terms.lease_duration, terms.quarantine) == (9 * DAY, 5 * DAY)
 
@@ -386,7 +387,7 @@ def test_what_an_owner_edits_never_loosens(
         assert getattr(marked, term) == getattr(plain, term)
 
     try:
-        found.check(DEFAULTS, BEFORE_END, ON_END)
+        found.check(DEFAULTS, BEFORE_END, ON_END, KINDS)
     except RulesError:
         return
     # Rules that were checked one by one make sense together, too.
@@ -434,7 +435,7 @@ def test_what_an_owner_edits_never_loosens(
 def test_terms_that_make_no_sense_are_refused(rule: str, sentences: list[str]) -> None:
     found = written(f"rules: [{rule}]")
     with pytest.raises(RulesError) as error:
-        found.check(DEFAULTS, BEFORE_END, ON_END)
+        found.check(DEFAULTS, BEFORE_END, ON_END, KINDS)
     lines = str(error.value).splitlines()
     assert len(lines) == len(sentences)
     for line, sentence in zip(lines, sentences, strict=True):
@@ -450,13 +451,13 @@ def test_a_rule_that_only_tightens_says_for_whom_it_makes_no_sense() -> None:
         - {name: rest, set: {expire: false}}
     """)
     with pytest.raises(RulesError, match=r"to spare for sending the notice \(for VMs of rule 'bas"):
-        found.check(DEFAULTS, BEFORE_END, ON_END)
+        found.check(DEFAULTS, BEFORE_END, ON_END, KINDS)
 
 
 def test_rules_are_not_blamed_for_the_options() -> None:
     short = dataclasses.replace(DEFAULTS, lease_duration=DAY)
     found = written("rules: [{name: it, set: {reminders: [3d]}}]")
-    found.check(short, BEFORE_END, ON_END)
+    found.check(short, BEFORE_END, ON_END, KINDS)
 
 
 # Speed

@@ -12,6 +12,7 @@ import pytest
 
 from blazar_vmexpire import RESOURCE_TYPE, rules
 from blazar_vmexpire.lifecycle import agenda
+from blazar_vmexpire.notices import KINDS
 from blazar_vmexpire.rules import Decision
 from tests.unit.test_rules import DEFAULTS, server
 
@@ -27,7 +28,7 @@ def decide(example: str, **facts: Any) -> Decision:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_makes_sense_with_the_options_as_they_come(example: str) -> None:
-    rules.load(ETC / example).check(DEFAULTS, {"notification"}, {"delete", "snapshot"})
+    rules.load(ETC / example).check(DEFAULTS, {"notification"}, {"delete", "snapshot"}, KINDS)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

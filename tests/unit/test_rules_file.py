@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from blazar_vmexpire import rules
 from blazar_vmexpire.conf import vm
 from blazar_vmexpire.exceptions import ConfigError
-from blazar_vmexpire.rules import RulesError, loading, reading
+from blazar_vmexpire.rules import Contact, Copy, RulesError, Way, loading, reading
 from blazar_vmexpire.rules.schema import MATCH_KEYS, TERMS
+from tests.unit.test_rules import DEFAULTS
 
 
 def said_of(text: str) -> list[str]:
@@ -277,3 +278,95 @@ def test_each_key_that_an_owner_can_edit_only_tightens_unless_trusted(name: str)
 def test_names_of_terms_are_those_of_the_options() -> None:
     options = {option.name for option in vm.OPTS}
     assert set(TERMS) - options == {"expire", "calendar", "language"}
+
+
+# Who is written to
+
+
+def test_whom_mails_go_to() -> None:
+    found = rules.parse(
+        "contacts: [{project_property: owner_email}]\n"
+        "bcc: [{address: archive@example.org, kinds: [ended]}]\n"
+        "rules:\n"
+        "- name: GPU\n"
+        "  match: {flavor: gpu.*}\n"
+        "  contacts:\n"
+        "  - role: manager\n"
+        "  - address: gpu@example.org\n"
+        "  cc:\n"
+        "  - address: gpu@example.org\n"
+        "- name: rest\n",
+        "f",
+    )
+    gpu, rest = found
+    assert [str(contact) for contact in gpu.mailing.contacts] == ["role manager", "gpu@example.org"]
+    archive = Copy(Contact(Way.ADDRESS, "archive@example.org"), frozenset({"ended"}), 2)
+    assert list(gpu.mailing.copies) == [
+        ("cc", Copy(Contact(Way.ADDRESS, "gpu@example.org"), frozenset(), 10)),
+        ("bcc", archive),
+    ]
+    assert rest.mailing == found.mailing
+    assert found.mailing.contacts == (Contact(Way.PROPERTY, "owner_email"),)
+    assert list(found.mailing.copies) == [("bcc", archive)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("  contacts: a@b", "contacts: a@b is a text: it must be a list"),
+        (
+            "  contacts: [a@b]",
+            "contacts: a@b is a text: it must be a mapping of keys to values",
+        ),
+        (
+            "  contacts: [{}]",
+            "contacts: it must have exactly one of address, project_property, role",
+        ),
+        (
+            "  contacts: [{role: manager, address: a@b}]",
+            "contacts: it must have exactly one of address, project_property, role",
+        ),
+        ("  contacts: [{roll: manager}]", "contacts: key 'roll' is not known"),
+        (
+            "  contacts: [{address: Alice <a@b>}]",
+            "contacts.address: 'Alice <a@b>' is not a usable mail address",
+        ),
+        ("  contacts: [{role: no}]", "contacts.role: no without quotes is a boolean in YAML"),
+        ("  contacts: [{role: a, kinds: [ended]}]", "contacts: key 'kinds' is not known"),
+        (
+            "  cc: [" + "{role: a}, " * 11 + "]",
+            "cc has 11 entries: the most is 10",
+        ),
+        (
+            "  match: {server_tags: x}\n  cc: [{role: a}]",
+            "cc: this rule matches on what an owner can edit (server_tags), so it may only tighten"
+            " terms. Say trust_owner: true if owners may choose this",
+        ),
+        (
+            "  set: {expire: false}\n  bcc: [{role: a}]",
+            "bcc: nobody is told of VMs that do not expire: take it out",
+        ),
+    ],
+)
+def test_what_is_wrong_with_whom_mails_go_to(text: str, sentence: str) -> None:
+    assert any(sentence in line for line in said_of_rule(text)), said_of_rule(text)
+
+
+def test_beside_the_rules_it_is_said_as_well() -> None:
+    (line,) = said_of("rules: []\nbcc:\n- role: manager\n- address: nobody\n")
+    assert line.startswith("line 4: bcc.address: 'nobody' is not a usable mail address")
+
+
+def test_copies_are_of_mails_that_there_are() -> None:
+    found = rules.parse(
+        "rules:\n- name: it\n  bcc: [{role: a}, {role: b, kinds: [ended, end]}]\n"
+        "cc:\n- {role: a, kinds: [last]}\n- {role: b, kinds: [ended]}\n",
+        "f",
+    )
+    with pytest.raises(RulesError) as error:
+        found.check(DEFAULTS, {"notification"}, {"snapshot"}, ["reminder", "ended"])
+    assert str(error.value).splitlines() == [
+        "f, line 3, rule 'it': bcc.kinds: there is no mail of kind 'end': known are reminder,"
+        " ended",
+        "f, line 5: cc.kinds: there is no mail of kind 'last': known are reminder, ended",
+    ]

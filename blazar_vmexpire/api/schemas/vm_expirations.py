@@ -19,6 +19,7 @@ from blazar_vmexpire.api.schemas.parts import (
 )
 from blazar_vmexpire.db import listing
 from blazar_vmexpire.lifecycle import State
+from blazar_vmexpire.rules import Way
 
 # Queries ---------------------------------------------------------------------------------------
 
@@ -222,6 +223,12 @@ _HOLD = thing(
 )
 _EXEMPTION = thing({"reason": maybe(TEXT), "until": maybe(MOMENT)})
 _CHOSEN = thing({"before_end_action": maybe(TEXT), "on_end_action": maybe(TEXT)})
+_CONTACT = thing(
+    {
+        "kind": {"enum": ["owner", *(way.value for way in Way), "undeliverable_contact"]},
+        "value": maybe(TEXT),
+    }
+)
 _NOTICE = thing(
     {
         "kind": TEXT,
@@ -258,6 +265,7 @@ VM_EXPIRATION_DETAIL = thing(
                 "hold": maybe(_HOLD),
                 "exemption": maybe(_EXEMPTION),
                 "notices": {"type": "array", "items": _NOTICE},
+                "contacts": {"type": "array", "items": _CONTACT},
                 "chosen_actions": _CHOSEN,
                 "imposed_on_end_action": maybe(TEXT),
                 "last_error": maybe(TEXT),

@@ -19,6 +19,7 @@ _CELLS = {
     "hold": Pairs,
     "exemption": Pairs,
     "notices": Lines,
+    "contacts": Lines,
     "chosen_actions": Pairs,
     "last_error": Text,
 }
