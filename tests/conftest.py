@@ -30,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f" {', '.join(databases.NAMES)}. The tests for the others are deselected.",
     )
 
+    parser.addoption(
+        "--pictures",
+        action="store_true",
+        help="Write the pictures of the documentation anew, from the pages that tests look at.",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options; make ``kill`` end a session as Ctrl-C does: with its servers stopped."""

@@ -131,9 +131,10 @@ def _largest_unit(length: datetime.timedelta) -> tuple[int, str]:
 
 
 def ends(vm: Vm) -> str:
-    """Write when an instance ends, with how long that is as a label.
+    """Write when an instance ends, and how long that is.
 
-    The label's colour says again what its words, the state, and a sign of its own say.
+    The colour says again what the words, the state, and a sign of its own say. It is not that of
+    Bootstrap's labels, whose white letters are too pale to be read on any of their colours.
     """
     if vm.ends_at is None:
         return format_html("{}", state(vm.state))
@@ -144,10 +145,11 @@ def ends(vm: Vm) -> str:
         else format_html('<span class="fa fa-exclamation-triangle" aria-hidden="true"></span> ')
     )
     return format_html(
-        '<time datetime="{}">{}</time> <span class="label label-{}">{}{}</span>',
+        # Horizon takes blanks between tags away, but not one that is written like this.
+        '<time datetime="{}">{}</time>&ensp;<span class="{}">{}{}</span>',
         vm.ends_at.isoformat(),
         date(vm.ends_at),
-        kind,
+        _COLOURS[kind],
         sign,
         distance(vm.ends_at),
     )
@@ -156,6 +158,14 @@ def ends(vm: Vm) -> str:
 def unknown() -> str:
     """Say that the API does not tell when an instance ends."""
     return format_html('{} <span class="sr-only">{}</span>', NOTHING, _("not known at the moment"))
+
+
+#: Dark letters on a light ground, in each of Horizon's themes.
+_COLOURS = {
+    "default": "text-nowrap",
+    "warning": "text-nowrap text-warning bg-warning",
+    "danger": "text-nowrap text-danger bg-danger",
+}
 
 
 def _urgency(vm: Vm) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import rules
+from tests.integration import dashboard, rules
 from tests.integration import stage as stages_module
 from tests.integration.cloudlib import Cloud
 from tests.integration.stage import Scenario, Stage
@@ -57,6 +57,7 @@ _STAGES = pytest.StashKey[dict[str, Stage]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell pytest of our mark."""
+    dashboard.pictures = bool(config.getoption("--pictures"))
     config.addinivalue_line("markers", "horizon: the sandbox of this test is to have Horizon, too")
 
 

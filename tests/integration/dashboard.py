@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -19,8 +21,19 @@ _BROWSERS = threading.Lock()
 
 _DOMAINS = {person.name: person.domain for person in PEOPLE}
 
+#: Where the documentation has its pictures, and whether they are to be written.
+PICTURES = Path(__file__).resolve().parents[2] / "doc" / "source" / "_static" / "dashboard"
+pictures = False
+
+#: What axe-core finds and Horizon's own pages have everywhere: its menus and crosses have no names,
+#: and its theme's blue is too pale for links and buttons. It is not for us to mend.
+_HORIZONS_OWN = re.compile(
+    r"link-name .*(dropdown-toggle|class=\"close\")|color-contrast [^:]*: <(a |button |input )"
+)
+
 INSTANCES = "/project/instances/"
 PANEL = "/project/vm_expirations/"
+ADMIN_PANEL = "/admin/vm_expirations/"
 
 
 class Visitor:
@@ -70,6 +83,37 @@ class Visitor:
         dialog = self.page.locator(".modal-dialog").filter(has_text=title)
         expect(dialog).to_be_visible()
         return dialog
+
+    def submit(self, title: str, **fields: str) -> None:
+        """Fill in the dialog of this title, and send it.
+
+        :param fields: by the first word of their labels.
+        """
+        dialog = self.dialog(title)
+        for label, value in fields.items():
+            dialog.get_by_label(label).fill(value)
+        dialog.get_by_role("button", name=title).click()
+
+    def faults(self, part: str) -> list[str]:
+        """List what is wrong for who sees little or nothing, in a part of the page that is ours.
+
+        :param part: a CSS selector.
+        """
+        found = browser.serious_faults(self.page, part)
+        return [fault for fault in found if not _HORIZONS_OWN.match(fault)]
+
+    def choose_theme(self, name: str) -> None:
+        """Choose one of Horizon's themes, for the next page."""
+        url = self._cloud.sandbox.url("horizon", "/")
+        self.page.context.add_cookies([{"name": "theme", "value": name, "url": url}])
+
+    def save_picture(self, name: str, part: Locator | None = None) -> None:
+        """Write what is shown for the documentation, if that is wanted.
+
+        :param part: only that.
+        """
+        if pictures:
+            browser.save_picture(part or self.page, PICTURES / f"{name}.png")
 
     def told(self, words: str, kind: str = "success") -> None:
         """See a message of a kind, with these words in it."""

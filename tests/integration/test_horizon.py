@@ -9,9 +9,9 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.integration.cloudlib import MINUTE, Cloud, Vm
-from tests.integration.dashboard import INSTANCES, PANEL, logged_in
-from tests.integration.waiting import utcnow
+from tests.integration.cloudlib import MINUTE, Cloud, Vm, in_minutes
+from tests.integration.dashboard import ADMIN_PANEL, INSTANCES, PANEL, logged_in
+from tests.integration.waiting import utcnow, wait_for
 
 pytestmark = pytest.mark.horizon
 
@@ -106,3 +106,146 @@ def test_bob_sees_nothing_of_an_instance_of_alices(calm: Cloud) -> None:
     assert vm.ends_at == before
     for mine in (vm, own):
         mine.delete()
+
+
+@pytest.mark.long
+def test_an_instance_that_was_stopped_is_restored(calm: Cloud) -> None:
+    vm = calm.boot("soon stopped")
+    vm.wait_for_event("quarantined", 60, after=vm.ends_at - 3 * MINUTE)
+    vm.wait_for_status("SHUTOFF")
+    with logged_in(calm, "alice") as horizon:
+        horizon.go(PANEL)
+        expect(horizon.row(vm)).to_contain_text("Stopped and locked")
+        horizon.act(vm, "Restore")
+        dialog = horizon.dialog("Restore Instance")
+        dialog.get_by_role("button", name="Restore Instance").click()
+        horizon.told("soon stopped ends on")
+        vm.wait_for_event("revived", 30)
+        vm.wait_for_status("ACTIVE")
+        horizon.go(PANEL)
+        expect(horizon.row(vm)).to_contain_text(shown_end(vm))
+        expect(horizon.row(vm).get_by_text("Restore", exact=True)).to_have_count(0)
+    vm.delete()
+
+
+@pytest.mark.long
+def test_instances_are_shown_while_blazar_is_stopped(rough: Cloud) -> None:
+    with rough.turns:
+        vm = rough.boot("seen without Blazar")
+        with logged_in(rough, "alice") as horizon:
+            horizon.go(INSTANCES)
+            expect(horizon.row(vm)).to_contain_text(f"{vm.ends_at:%Y-%m-%d}")
+            rough.stop("blazar-api")
+            try:
+                horizon.go(INSTANCES)
+                expect(horizon.row(vm)).to_contain_text("not known at the moment")
+                expect(horizon.row(vm)).not_to_contain_text(f"{vm.ends_at:%Y-%m-%d}")
+                expect(horizon.row(vm).get_by_text("Extend", exact=True)).to_have_count(0)
+                horizon.go(PANEL)
+                horizon.told("The service that ends instances does not answer", "danger")
+            finally:
+                rough.start("blazar-api")
+            horizon.go(INSTANCES)
+            expect(horizon.row(vm)).to_contain_text(f"{vm.ends_at:%Y-%m-%d}")
+        vm.delete()
+
+
+@pytest.mark.long
+def test_an_administrator_holds_and_exempts_an_instance(calm: Cloud) -> None:
+    vm = calm.boot("web steered")
+    until = utcnow() + 60 * MINUTE
+    with logged_in(calm, "admin") as horizon:
+        horizon.go(ADMIN_PANEL)
+        horizon.act(vm, "Hold")
+        horizon.submit("Hold Instance", Until=f"{until:%Y-%m-%dT%H:%M}", Reason="audit")
+        horizon.told("The instance is held.")
+        expect(horizon.row(vm)).to_contain_text("Held")
+        assert vm.row().state == "held"
+        horizon.act(vm, "Release")
+        horizon.submit("Release Instance", Reason="audited")
+        horizon.told("The instance is held no longer.")
+        wait_for("its clock to go on", lambda: vm.row().state == "active", 30)
+        horizon.go(ADMIN_PANEL)
+        horizon.act(vm, "Exempt")
+        horizon.submit("Exempt Instance", Reason="runs the lifts")
+        horizon.told("The instance is left out.")
+        wait_for("it to be left out", lambda: vm.row().state == "exempt", 30)
+        horizon.go(ADMIN_PANEL)
+        expect(horizon.row(vm)).to_contain_text("Does not expire")
+    assert vm.lease_in_list() is None
+    vm.delete()
+
+
+@pytest.mark.long
+def test_an_administrator_releases_the_brake(rough: Cloud) -> None:
+    def tripped() -> bool:
+        brake = rough.admin.get("reservation", "/vm-expiration-brake")["vm_expiration_brake"]
+        return brake["tripped_at"] is not None
+
+    with rough.turns, logged_in(rough, "admin") as horizon:
+        horizon.go(f"{ADMIN_PANEL}brake/")
+        horizon.page.get_by_role("link", name="Trip Brake").click()
+        horizon.submit("Trip Brake", Reason="somebody deletes too much")
+        horizon.told("The brake has been tripped.")
+        assert tripped()
+        expect(horizon.page.locator("#brake")).to_contain_text("somebody deletes too much")
+        horizon.page.get_by_role("link", name="Release Brake").click()
+        horizon.submit("Release Brake", Reason="it was a test")
+        horizon.told("The brake has been released.")
+        assert not tripped()
+
+
+@pytest.mark.long
+def test_our_pages_are_for_everybody(calm: Cloud) -> None:
+    """axe-core finds nothing serious in what is ours of them, in either of Horizon's themes.
+
+    They become the pictures of the documentation, if that is wanted.
+    """
+    erin = calm.add_member("erin", "erin@example.org", calm.add_project("physics"))
+    vms = [calm.boot(f"web {name}", erin) for name in ("shop", "wiki", "mail")]
+    for vm, days in zip(vms, (1.5, 9, 20), strict=True):
+        vm.move_end(in_minutes(days * 24 * 60), calm.admin)
+    with logged_in(calm, "erin") as horizon:
+        for theme in ("material", "default"):
+            horizon.choose_theme(theme)
+            horizon.go(PANEL)
+            expect(horizon.row(vms[0])).to_contain_text("in 1 day")
+            assert horizon.faults("#vm_expirations tbody") == []
+            horizon.save_picture("panel")
+            horizon.go(INSTANCES)
+            assert horizon.faults("#instances tbody") == []
+            horizon.save_picture("instances")
+            horizon.act(vms[0], "Extend")
+            dialog = horizon.dialog("Extend Instance")
+            assert horizon.faults(".modal-dialog") == []
+            horizon.save_picture("extend", dialog)
+            horizon.go(f"{INSTANCES}{vms[0].id}/?tab=instance_details__expiration")
+            tab = "#instance_details__expiration"
+            expect(horizon.page.locator(tab)).to_contain_text("What will happen")
+            assert horizon.faults(tab) == []
+            horizon.save_picture("instance")
+            horizon.go(f"{INSTANCES}{vms[0].id}/")
+            expect(horizon.page.locator("#expiration_banner")).to_be_visible()
+            assert horizon.faults("#expiration_banner") == []
+    with logged_in(calm, "admin") as horizon:
+        for theme in ("material", "default"):
+            horizon.choose_theme(theme)
+            horizon.go(ADMIN_PANEL)
+            expect(horizon.row(vms[0])).to_be_visible()
+            assert horizon.faults("#vm_expirations tbody") == []
+            horizon.act(vms[0], "Hold")
+            horizon.dialog("Hold Instance")
+            assert horizon.faults(".modal-dialog") == []
+            for page, part in (
+                ("forecast", "#forecast_form, #forecast_chart, #forecast_table"),
+                ("brake/", "#brake"),
+                ("exclusions/", "#vm_exclusions"),
+            ):
+                horizon.go(f"{ADMIN_PANEL}{page}")
+                for selector in part.split(", "):
+                    expect(horizon.page.locator(selector).first).to_be_attached()
+                    assert horizon.faults(selector) == []
+                if page == "forecast":
+                    horizon.save_picture("forecast")
+    for vm in vms:
+        vm.delete()

@@ -43,8 +43,8 @@ def test_instances_are_listed_with_what_becomes_of_them_the_most_urgent_first(
     assert (state, left) == ("Announced", "No limit")
     assert shown.find(f'//a[@href="{INSTANCES}{sooner}/"]')
     # What is urgent is said by a word, a sign and a colour.
-    (label,) = shown.find(f'//tr[@data-object-id="{sooner}"]//span[contains(@class, "label")]')
-    assert "label-warning" in label.get("class")
+    (label,) = shown.find(f'//tr[@data-object-id="{sooner}"]//span[contains(@class, "bg-")]')
+    assert "bg-warning" in label.get("class")
     assert label.xpath('.//span[contains(@class, "fa-exclamation-triangle")][@aria-hidden="true"]')
 
 
