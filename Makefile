@@ -93,7 +93,7 @@ integration: venv-test ## Tests on the sandbox: real Keystone, Nova, Glance and 
 	@$(PYTEST) -m "not long" tests/integration $(ARGS)
 
 .PHONY: bench
-bench: venv ## Measure: adoption and reconciliation of large clouds, mails
+bench: venv-test ## Measure: adoption and reconciliation of large clouds, mails, Horizon
 	@echo "==> benchmarks"
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 

@@ -111,7 +111,12 @@ def hand_over(port: int, count: int, threads: int) -> dict[str, float]:
             from_address=_SENDER,
             message_id=message_id_for(notice.server_id, notice.kind, 1, mailer.domain),
             date=notice.now,
-            calendar=invitation.entry(notice, generation=1, sender=parse_sender(_SENDER)),
+            calendar=invitation.entry(
+                notice,
+                generation=1,
+                sender=parse_sender(_SENDER),
+                said_in=renderer.said_in(notice),
+            ),
         )
         mailer.send(message, _RECIPIENT)
 

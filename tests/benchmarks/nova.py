@@ -119,7 +119,7 @@ class _Pages:
         with path.open("wb") as file:
             for begin in range(0, servers, page_size):
                 numbers = range(begin, min(begin + page_size, servers))
-                page = [_server(number, url, chance) for number in numbers]
+                page = [make_server(number, url, chance) for number in numbers]
                 following = str(page[-1]["id"]) if len(page) == page_size else None
                 self._add(file, marker, page, url, following)
                 marker = str(page[-1]["id"])
@@ -143,7 +143,7 @@ class _Pages:
         file.write(content)
 
 
-def _server(number: int, url: str, chance: random.Random) -> dict[str, Any]:
+def make_server(number: int, url: str, chance: random.Random) -> dict[str, Any]:
     """Make up a server in the shape of microversion 2.90, 2.3 kB of JSON."""
     server_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
     image_id = str(uuid.UUID(int=number % 7, version=4))

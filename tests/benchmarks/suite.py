@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from blazar_vmexpire import RESOURCE_TYPE
-from tests.benchmarks import mails, measures
+from tests.benchmarks import horizon, mails, measures
 from tests.benchmarks.nova import NovaServer
 from tests.benchmarks.report import Figure
 from tests.databases import Backend
@@ -35,6 +35,7 @@ class Size:
     :ivar known: VMs whose reconciliation finds nothing to do, and leases.
     :ivar page: servers on a page.
     :ivar mails: notices that are sent.
+    :ivar instances: on Horizon's page; 0 leaves Horizon out.
     :ivar times: how often what varies is repeated; its median counts.
     """
 
@@ -42,6 +43,7 @@ class Size:
     known: int = 100_000
     page: int = 1000
     mails: int = 10_000
+    instances: int = 100
     times: int = 5
 
 
@@ -68,7 +70,12 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="vmx-bench-") as directory:
         bench = _Bench(backend, size, say, run, workers, pathlib.Path(directory))
-        return [*bench.with_new_vms(), *bench.with_known_vms(), *bench.with_mails()]
+        return [
+            *bench.with_new_vms(),
+            *bench.with_known_vms(),
+            *bench.with_mails(),
+            *bench.with_horizon(),
+        ]
 
 
 class _Bench:
@@ -204,6 +211,12 @@ class _Bench:
             raw=ours,
         )
         yield Figure("  processor time for each notice", 1e6 * ours["cpu"] / count, "µs")
+
+    def with_horizon(self) -> list[Figure]:
+        """Look at Horizon's page of instances with our part in it and without."""
+        if not self._size.instances:
+            return []
+        return horizon.measure(self._directory, self._size.instances, self._size.times, self._say)
 
     def _lists(self, options: pathlib.Path) -> Iterator[Figure]:
         """List VMs by our API, page by page."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import latency, report, suite
+from tests.benchmarks import horizon, latency, report, suite
 from tests.benchmarks.report import Figure
 from tests.databases import Backend
 
@@ -25,7 +25,7 @@ def _here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @pytest.mark.databases("sqlite")
 def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:
-    size = suite.Size(new=50, known=50, page=20, mails=20, times=2)
+    size = suite.Size(new=50, known=50, page=20, mails=20, instances=0, times=2)
     say = report.Progress(time.monotonic())
     figures = suite.measure(backend, size, say, _here, workers=1)
     assert [figure.what.strip() for figure in figures] == [
@@ -63,6 +63,14 @@ def test_all_is_measured(backend: Backend, capsys: pytest.CaptureFixture[str]) -
     # As large as Nova's own: the figure for parsing depends on it.
     assert 2_200 <= int(_size(figures).replace(",", "")) <= 2_500
     assert "adopted 50 VMs, 2 of 2: " in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_horizons_page_is_measured_with_our_part_and_without(tmp_path: pathlib.Path) -> None:
+    without, with_it = horizon.measure(tmp_path, 2, 1, report.Progress(time.monotonic()))
+    assert without.value > 0
+    assert without.at_most is None
+    assert with_it.at_most == max(without.value * 1.1, without.value + 50)
 
 
 def _slowest(figures: list[Figure], whose: str) -> str:
