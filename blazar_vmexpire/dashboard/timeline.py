@@ -16,6 +16,8 @@ from blazar_vmexpire.dashboard.vms import Vm, moment
 
 #: Of the drawing, in its own units: where the line begins, and how long it is.
 _LEFT, _LENGTH = 20, 960
+#: How far the numbers of two dates are apart at least, however near the dates are.
+_APART = 24
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Mark:
     kind: str
     """``notice``, ``now``, ``quarantine``, ``end``: each has a shape of its own."""
     x: float
+    label_x: float
+    """Where its number is: beside that of a date that is all but the same."""
     words: str
     date: str
     is_over: bool
@@ -53,14 +57,36 @@ def marks(vm: Vm, notices: Sequence[Mapping[str, Any]]) -> list[Mark]:
     dates.sort()
     first, last = dates[0][0], dates[-1][0]
     length = max(last - first, datetime.timedelta(minutes=1))
+    places = [
+        round(_LEFT + _LENGTH * ((when - first) / length), 1) for when, _kind, _words in dates
+    ]
     return [
         Mark(
             number=n,
             kind=kind,
-            x=round(_LEFT + _LENGTH * ((when - first) / length), 1),
+            x=x,
+            label_x=label_x,
             words=words,
             date=wording.date(when),
             is_over=when < now,
         )
-        for n, (when, kind, words) in enumerate(dates, 1)
+        for n, ((when, kind, words), x, label_x) in enumerate(
+            zip(dates, places, spread(places), strict=True), 1
+        )
     ]
+
+
+def spread(places: Sequence[float]) -> list[float]:
+    """Say where numbers stand that are to be read: beside their dates, and none over another.
+
+    :param places: where the dates are, in their order.
+    """
+    found: list[float] = []
+    for place in places:
+        found.append(max(place, found[-1] + _APART) if found else place)
+    # Those at the right end have no room beside them there.
+    right = float(_LEFT + _LENGTH)
+    for index in range(len(found) - 1, -1, -1):
+        found[index] = min(found[index], right)
+        right = found[index] - _APART
+    return found

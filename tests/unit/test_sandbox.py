@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -142,6 +143,15 @@ def test_taken_port_is_named_with_its_service():
         with pytest.raises(SandboxError, match=rf"{taken} \(keystone\)"):
             ports.require_free({"keystone": taken})
     ports.require_free({"keystone": taken})
+
+
+def test_a_port_that_is_becoming_free_is_waited_for():
+    with socket.create_server((ports.HOST, 0)) as server:
+        taken = server.getsockname()[1]
+        closing = threading.Timer(0.2, server.close)
+        closing.start()
+        ports.require_free({"keystone": taken}, patience=60)
+        closing.join()
 
 
 def test_auxiliary_ports_are_free_and_not_the_services():

@@ -152,7 +152,7 @@ class Sandbox:
             if self.supervisor.main_pid(service):
                 raise SandboxError(f"{service} is running already")
             if service in state.ports:
-                ports.require_free({service: state.ports[service]})
+                ports.require_free({service: state.ports[service]}, patience=5)
             self._launch([entry])
             if not wait:
                 return

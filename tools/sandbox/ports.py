@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from collections.abc import Iterable, Mapping
 
 from tools.sandbox.errors import SandboxError
@@ -62,8 +63,15 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def require_free(ports: Mapping[str, int]) -> None:
-    """Raise SandboxError that names every port of `ports` which is taken."""
+def require_free(ports: Mapping[str, int], patience: float = 0.0) -> None:
+    """Raise SandboxError that names every port of `ports` which is taken.
+
+    patience: seconds that they may take to become free; the sockets of a process can outlive it
+        by a moment
+    """
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and not all(map(is_free, ports.values())):
+        time.sleep(0.05)
     taken = [f"{port} ({service})" for service, port in ports.items() if not is_free(port)]
     if taken:
         raise SandboxError(

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from blazar_vmexpire.dashboard import timeline
 from tests.fault_proxy import HANG, REFUSE, FaultProxy, page
 from tests.functional.dashboard.pages import ADMIN_INSTANCES, INSTANCES, Pages, extend_url
 from tests.functional.dashboard.present import written
@@ -58,6 +62,13 @@ def test_the_dates_are_drawn_and_told(world: World, stock: Stock) -> None:
     ]
     assert places == sorted(places)
     assert (places[0], places[-1]) == (20, 980)
+
+
+@given(st.lists(st.floats(20, 980), max_size=20).map(sorted))
+def test_no_number_is_drawn_over_another_and_none_outside(places: list[float]) -> None:
+    found = timeline.spread(places)
+    assert all(b - a >= 23.9 for a, b in itertools.pairwise(found))
+    assert all(20 - 1e-9 <= x <= 980 for x in found)
 
 
 def test_what_happened_is_told_by_whom_and_why(world: World, stock: Stock) -> None:
