@@ -88,13 +88,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _mark_what_samples_leave_out(items: list[pytest.Item]) -> None:
     numbers: collections.Counter[tuple[str, str | None]] = collections.Counter()
+    cases = collections.Counter(_test_of(item) for item in items)
     for item in items:
-        test = item.nodeid.partition("[")[0]
-        database = _database_of(item)
+        test, database = _test_of(item)
         number = numbers[test, database]
         numbers[test, database] += 1
         sampled = item.get_closest_marker("sampled")
-        if (sampled and number % sampled.args[0]) or (
+        # Whoever says nothing of it has half of the cases, where there are many.
+        every = sampled.args[0] if sampled else 2 if database and cases[test, database] > 3 else 1
+        if number % every or (
             # A test that says nothing of databases runs on SQLite; one in 32 of them on each of the
             # servers as well. Which ones depends on nothing but their names.
             database in _SERVERS
@@ -102,6 +104,11 @@ def _mark_what_samples_leave_out(items: list[pytest.Item]) -> None:
             and zlib.crc32(test.encode()) % 32 != _SERVERS.index(database)
         ):
             item.add_marker("long")
+
+
+def _test_of(item: pytest.Item) -> tuple[str, str | None]:
+    """Name a test, whatever its cases, and the database that it runs on."""
+    return item.nodeid.partition("[")[0], _database_of(item)
 
 
 def _chosen(config: pytest.Config) -> list[str]:

@@ -207,6 +207,7 @@ def test_every_rule_is_asked_by_a_route_and_names_it() -> None:
 # And is true --------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_every_caller_gets_what_the_table_says(world: World, name: str) -> None:
     """Whoever is refused has changed nothing."""

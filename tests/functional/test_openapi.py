@@ -96,6 +96,7 @@ def _from_somewhere(application: Application) -> Application:
 ROUTES = pytest.mark.parametrize("name", [route.name for route in v1.declared()])
 
 
+@pytest.mark.sampled(1)
 @ROUTES
 def test_every_route_does_what_the_document_says(world: World, name: str) -> None:
     """The same requests each time."""
