@@ -201,11 +201,11 @@ def test_our_pages_are_for_everybody(calm: Cloud) -> None:
 
     They become the pictures of the documentation, if that is wanted.
     """
-    erin = calm.add_member("erin", "erin@example.org", calm.add_project("physics"))
+    erin = calm.add_member("olivia", "olivia@example.org", calm.add_project("physics"))
     vms = [calm.boot(f"web {name}", erin) for name in ("shop", "wiki", "mail")]
     for vm, days in zip(vms, (1.5, 9, 20), strict=True):
         vm.move_end(in_minutes(days * 24 * 60), calm.admin)
-    with logged_in(calm, "erin") as horizon:
+    with logged_in(calm, "olivia") as horizon:
         for theme in ("material", "default"):
             horizon.choose_theme(theme)
             horizon.go(PANEL)
