@@ -8,6 +8,7 @@ blocks that are indented by four spaces, which are commands, tables or links. Pu
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -30,6 +31,7 @@ class Block:
     rows: Sequence[Sequence[str]] = ()
 
 
+@functools.lru_cache(maxsize=256)  # Most paragraphs are the same in many mails.
 def paragraph(text: str) -> str:
     """Wrap a text as :func:`words.paragraph` does, and mark the line breaks that this makes.
 

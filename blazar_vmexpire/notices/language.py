@@ -91,9 +91,9 @@ class Language:
 
     def date(self, date: datetime.datetime) -> str:
         """Write a naive UTC date in the language's way, to the minute, with its zone named."""
-        local = date.replace(tzinfo=datetime.UTC).astimezone(self._zone)
-        text = format_datetime(local, self._pattern, locale=self._locale)
-        return f"{text} {local.tzname()}"
+        return _local(
+            date.replace(second=0, microsecond=0), self._zone, self._pattern, self._locale
+        )
 
     def away(self, distance: datetime.timedelta) -> str:
         """Say how far away a moment is: "in 9 days and 4 hours", "now", "2 hours ago".
@@ -127,6 +127,12 @@ class Language:
             "minute": self.ngettext("%(num)d minute", "%(num)d minutes", count),
         }
         return said[unit] % {"num": count}
+
+
+@functools.lru_cache(maxsize=256)  # A mail names the same date several times.
+def _local(date: datetime.datetime, zone: zoneinfo.ZoneInfo, pattern: str, locale: Locale) -> str:
+    local = date.replace(tzinfo=datetime.UTC).astimezone(zone)
+    return f"{format_datetime(local, pattern, locale=locale)} {local.tzname()}"
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from oslo_config import cfg
 from blazar_vmexpire import words
 from blazar_vmexpire.addresses import parse_recipient, parse_sender
 from blazar_vmexpire.notices._smtp import Connection, Deadline
-from blazar_vmexpire.notices.mail import POLICY
+from blazar_vmexpire.notices.headers import POLICY
 from blazar_vmexpire.notices.pace import Pace
 
 #: How long to wait for the answer to QUIT, in seconds, when all mails are accepted already.

@@ -48,6 +48,8 @@ def _environment(path: tuple[pathlib.Path, ...], said_in: Language) -> jinja2.En
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        # The built-in ones do not change.
+        auto_reload=bool(path),
         extensions=["jinja2.ext.i18n"],
     )
     environment.policies["ext.i18n.trimmed"] = True

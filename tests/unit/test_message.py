@@ -42,12 +42,7 @@ HEADERS = [
     "Content-Type",
 ]
 #: Of one form, the body's encoding is the mail's.
-TEXT_HEADERS = [
-    *HEADERS[:-2],
-    "Content-Type",
-    "Content-Transfer-Encoding",
-    "MIME-Version",
-]
+TEXT_HEADERS = [*HEADERS, "Content-Transfer-Encoding"]
 MESSAGE_ID = message_id_for(samples.REMINDER.server_id, "reminder/2d", 3, "cloud.example.org")
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)
 NASTY = [
@@ -100,10 +95,42 @@ def test_headers() -> None:
         "List-Id: <vm-expiration.cloud.example.org>",
         "X-OpenStack-Server: 7d2c1f0e-58a4-4b6e-9a3f-0c1d2e3f4a5b",
         "X-OpenStack-Project: 3f1e5c7a9b2d4f60818293a4b5c6d7e8",
+        "MIME-Version: 1.0",
         'Content-Type: text/plain; charset="utf-8"',
         "Content-Transfer-Encoding: quoted-printable",
-        "MIME-Version: 1.0",
     ]
+
+
+def test_many_long_addresses_and_ids_stand_in_lines_and_read_back() -> None:
+    domain = ".".join(["a-long-name-of-a-faculty"] * 4 + ["example.org"])
+    to = [f"owner-{number}@{domain if number % 3 else 'example.org'}" for number in range(10)]
+    message = build_message(
+        Rendered(subject="x", text="x"),
+        recipient=to[0],
+        others=to[1:],
+        cc=to[:2],
+        from_address=f"vms@{domain}",
+        message_id=message_id_for(samples.REMINDER.server_id, "reminder/2d", 3, domain),
+        date=datetime.datetime(2026, 12, 11),
+    )
+    head = message.as_bytes().decode("ascii").split("\r\n\r\n")[0].split("\r\n")
+    long = [line for line in head if len(line) > 78 and not line.startswith("From: ")]
+    assert [line for line in long if " " in line.strip()] == []
+    parsed = parse(message)
+    assert [address.addr_spec for address in parsed["To"].addresses] == to
+    assert [address.addr_spec for address in parsed["Cc"].addresses] == to[:2]
+    assert parsed["List-Id"].strip() == f"<vms.{domain}>"
+    assert parsed["Message-ID"].strip() == message["Message-ID"]
+    assert f" {message['Message-ID']}" in head
+
+
+def test_html_goes_as_it_is_while_its_lines_are_no_longer_than_any_may_be() -> None:
+    for length, encoding in ((998, "7bit"), (999, "quoted-printable")):
+        html = f"<p>{'x' * (length - 3)}\n"
+        mail = parse(build(samples.REMINDER, Rendered(subject="x", text="x", html=html)))
+        (_, part) = mail.iter_parts()
+        assert part["Content-Transfer-Encoding"] == encoding
+        assert part.get_content().splitlines() == html.splitlines()
 
 
 def test_body_of_short_ascii_lines_goes_as_it_is() -> None:
