@@ -56,6 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "every_database: the SQL is what is tested: `make test`, too, runs it on all three",
     )
+    config.addinivalue_line(
+        "markers",
+        "one_server: on a server it takes long: `make test` runs it on one of the two",
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -94,16 +98,24 @@ def _mark_what_samples_leave_out(items: list[pytest.Item]) -> None:
         number = numbers[test, database]
         numbers[test, database] += 1
         sampled = item.get_closest_marker("sampled")
-        # Whoever says nothing of it has half of the cases, where there are many.
-        every = sampled.args[0] if sampled else 2 if database and cases[test, database] > 3 else 1
-        if number % every or (
-            # A test that says nothing of databases runs on SQLite; one in 32 of them on each of the
-            # servers as well. Which ones depends on nothing but their names.
-            database in _SERVERS
-            and not any(map(item.get_closest_marker, ("every_database", "databases")))
-            and zlib.crc32(test.encode()) % 32 != _SERVERS.index(database)
-        ):
+        # Whoever says nothing of it has a third of the cases, where there are many.
+        every = sampled.args[0] if sampled else 3 if database and cases[test, database] > 3 else 1
+        if number % every or not _has_turn(item, test, database):
             item.add_marker("long")
+
+
+def _has_turn(item: pytest.Item, test: str, database: str | None) -> bool:
+    """Say whether a test runs on this database in `make test`; that depends on its name alone."""
+    if database not in _SERVERS or item.get_closest_marker("every_database"):
+        return True
+    if item.get_closest_marker("one_server"):
+        shares = len(_SERVERS)
+    elif item.get_closest_marker("databases"):
+        return True
+    else:
+        # A test that says nothing of databases runs on SQLite; one in 32 on each of the servers.
+        shares = 32
+    return zlib.crc32(test.encode()) % shares == _SERVERS.index(database)
 
 
 def _test_of(item: pytest.Item) -> tuple[str, str | None]:

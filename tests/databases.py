@@ -18,12 +18,14 @@ What a fresh database holds:
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.resources
 import itertools
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -149,11 +151,42 @@ def blazar_head() -> str:
     return head
 
 
-_KEPT = "?plugin=kept"
+class _Compiled(collections.UserDict[Any, Any]):
+    """Statements that were compiled for one engine, for all engines of the same kind."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Find a statement."""
+        return super().get(self._of_any_engine(key), default)
+
+    def __setitem__(self, key: Any, compiled: Any) -> None:
+        super().__setitem__(self._of_any_engine(key), compiled)
+
+    @staticmethod
+    def _of_any_engine(key: Any) -> Any:
+        dialect, *statement = key
+        return (dialect.name, *statement)
 
 
-class KeptConnections(sa.CreateEnginePlugin):
-    """What ``?plugin=kept`` in a URL does: connections are kept, not made for each transaction.
+_COMPILED = _Compiled()
+
+
+class SharedStatements(sa.CreateEnginePlugin):
+    """What ``plugin=shared`` in a URL does: what was compiled for one engine is for all.
+
+    SQLAlchemy would compile each statement anew for each engine, of which a test makes four.
+    """
+
+    def update_url(self, url: sa.URL) -> sa.URL:
+        """Take our word out of the URL again."""
+        return url.difference_update_query(["plugin"])
+
+    def engine_created(self, engine: sa.Engine) -> None:
+        """Have it look there."""
+        engine.update_execution_options(compiled_cache=_COMPILED)
+
+
+class KeptConnections(SharedStatements):
+    """What ``plugin=kept`` does: besides, connections are kept, not made for each transaction.
 
     oslo.db makes them anew on SQLite, where each has to read the whole schema first: half of the
     time of a test.
@@ -162,17 +195,14 @@ class KeptConnections(sa.CreateEnginePlugin):
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
         kwargs["poolclass"] = sa.QueuePool
 
-    def update_url(self, url: sa.URL) -> sa.URL:
-        """Take our word out of the URL again."""
-        return url.difference_update_query(["plugin"])
-
 
 def elsewhere(url: str) -> str:
-    """Return the URL for another program, which does not know of our plug-in."""
-    return url.removesuffix(_KEPT)
+    """Return the URL for another program, which does not know of our plug-ins."""
+    return re.sub(r"[?&]plugin=\w+$", "", url)
 
 
 plugins.register("kept", __name__, KeptConnections.__name__)
+plugins.register("shared", __name__, SharedStatements.__name__)
 
 
 class SQLite(Backend):
@@ -187,7 +217,7 @@ class SQLite(Backend):
         return self.directory / f"{name}.sqlite"
 
     def _url(self, name: str) -> str:
-        return f"sqlite:///{self._path(name)}{_KEPT}"
+        return f"sqlite:///{self._path(name)}?plugin=kept"
 
     def _create(self, name: str) -> None:
         self._path(name).touch()
@@ -304,7 +334,8 @@ class MariaDB(_Server):
         )
 
     def _url(self, name: str) -> str:
-        return f"mysql+pymysql://root@localhost/{name}?unix_socket={self._socket}&charset=utf8"
+        socket = f"unix_socket={self._socket}&charset=utf8"
+        return f"mysql+pymysql://root@localhost/{name}?{socket}&plugin=shared"
 
     def _create(self, name: str) -> None:
         with self._connect() as connection, connection.cursor() as cursor:
@@ -312,7 +343,7 @@ class MariaDB(_Server):
 
     def _create_blazar(self, url: str) -> None:
         settings = self.directory / "blazar.conf"
-        settings.write_text(f"[database]\nconnection = {url}\n")
+        settings.write_text(f"[database]\nconnection = {elsewhere(url)}\n")
         command = pathlib.Path(sys.executable).with_name("blazar-db-manage")
         self._run([str(command), "--config-file", str(settings), "upgrade", "head"])
 
@@ -390,7 +421,7 @@ class PostgreSQL(_Server):
             cursor.execute(statement)
 
     def _url(self, name: str) -> str:
-        return f"postgresql+psycopg2://blazar@/{name}?host={self.directory}"
+        return f"postgresql+psycopg2://blazar@/{name}?host={self.directory}&plugin=shared"
 
     def _create(self, name: str) -> None:
         self._execute(f"CREATE DATABASE {name}")

@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.options(OPTIONS),
     # SQLite has no connection that could break.
     pytest.mark.databases("mariadb", "postgresql"),
+    pytest.mark.one_server,
 ]
 
 #: What is of interest: not what a connection is tried and prepared with, each time it is used.

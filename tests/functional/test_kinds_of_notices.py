@@ -185,7 +185,7 @@ def told_of_failures(world: World) -> list[str]:
 
 
 @pytest.mark.databases(*databases.NAMES)
-@pytest.mark.every_database
+@pytest.mark.one_server
 @pytest.mark.options({"virtual:vm": {"on_end_action": "snapshot"}})
 def test_operators_get_one_list_of_what_has_failed(world: World) -> None:
     first, second = fail(world, "web1", "web2")
@@ -196,7 +196,7 @@ def test_operators_get_one_list_of_what_has_failed(world: World) -> None:
     assert all(f"    UUID     {server_id}" in text for server_id in (first, second))
     assert str(world.history(first)[-1][1]["remedy"]) in text
     # It is told once; what fails later comes with the next mail.
-    world.watch(hours=1)
+    world.watch(minutes=20)
     assert len(told_of_failures(world)) == 1
     (third,) = fail(world, "web3")
     world.watch(minutes=20)

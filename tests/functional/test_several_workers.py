@@ -22,7 +22,7 @@ from tests.fakes.cloud import FakeCloud
 from tests.functional.worker_process import Command, wait_until
 from tests.mail_servers import MailServer
 
-pytestmark = pytest.mark.every_database
+pytestmark = pytest.mark.one_server
 
 CLAIM = timedelta(seconds=10)
 RECONCILE, AUDIT = timedelta(seconds=4), timedelta(seconds=2)

@@ -15,7 +15,7 @@ from blazar_vmexpire.leases import EVENTS, LEASES, RESERVATIONS
 from tests.functional.manage import Manage
 from tests.functional.world import World
 
-pytestmark = pytest.mark.every_database
+pytestmark = pytest.mark.one_server
 
 #: Whatever its manager was doing, it is dead.
 LONG_AGO = datetime.datetime(2026, 1, 1)

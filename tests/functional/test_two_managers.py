@@ -21,6 +21,7 @@ from tests.functional.world import World
 pytestmark = [
     # SQLite lets one write at a time, and Blazar's engine does not wait for that.
     pytest.mark.databases("mariadb", "postgresql"),
+    pytest.mark.one_server,
     pytest.mark.options({"vmexpire_brake": {"enabled": False}}),
 ]
 

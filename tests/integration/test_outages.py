@@ -90,7 +90,8 @@ def test_nova_and_glance_down_at_the_end(rough: Cloud) -> None:
     """Without Nova nothing happens, without Glance nothing more than the VM's being stopped."""
     with rough.turns:
         vm, other = rough.boot("no Nova, no Glance"), rough.boot("no Glance, extended")
-        choose_end([vm, other], in_minutes(3))
+        # After the end above: who finds the turn taken waits two minutes more.
+        choose_end([vm, other], in_minutes(4))
         lease_id = other.row().lease_id
     with turn_at_the_end(rough, [vm, other]):
         rough.stop("nova-api")
