@@ -12,6 +12,8 @@ import re
 import zoneinfo
 from collections.abc import Sequence
 
+from blazar_vmexpire import time_zones
+
 _DAY = datetime.timedelta(days=1)
 #: From every day on, an open one has to come within so many.
 _AT_MOST = 366
@@ -60,13 +62,7 @@ class Calendar:
         :raises ValueError: something cannot be read, or no day is left; the sentence says what is
             wrong, with the value, and what would be right.
         """
-        try:
-            zoneinfo.ZoneInfo(time_zone)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(
-                f"time zone {time_zone!r} is not known: it must be a name of the IANA database,"
-                " such as UTC or Europe/Zurich"
-            ) from None
+        time_zones.parse(time_zone)
         weekdays: set[int] = set()
         ranges: list[tuple[datetime.date, datetime.date]] = []
         yearly: list[tuple[YearDay, YearDay]] = []

@@ -11,6 +11,8 @@ import datetime
 import re
 import zoneinfo
 
+from blazar_vmexpire import time_zones
+
 _DAY = datetime.timedelta(days=1)
 _WRITTEN = re.compile(r"daily +(?P<hour>\d{2}):(?P<minute>\d{2}) +(?P<zone>\S+)", re.ASCII)
 
@@ -32,17 +34,10 @@ class Daily:
         found = _WRITTEN.fullmatch(text.strip())
         if found is None:
             raise ValueError(f"{text!r} must be daily HH:MM ZONE, such as daily 08:00 UTC")
-        hour, minute, zone = int(found["hour"]), int(found["minute"]), found["zone"]
+        hour, minute = int(found["hour"]), int(found["minute"])
         if hour > 23 or minute > 59:
             raise ValueError(f"{text!r} has no time of day: it must be 00:00 to 23:59")
-        try:
-            zoneinfo.ZoneInfo(zone)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(
-                f"time zone {zone!r} is not known: it must be a name of the IANA database,"
-                " such as UTC or Europe/Zurich"
-            ) from None
-        return cls(time=datetime.time(hour, minute), time_zone=zone)
+        return cls(time=datetime.time(hour, minute), time_zone=time_zones.parse(found["zone"]))
 
     def next_after(self, moment: datetime.datetime) -> datetime.datetime:
         """Say when it comes next.

@@ -18,8 +18,8 @@ from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, lifecycle, subjects
 from blazar_vmexpire.adoption import Newcomer
-from blazar_vmexpire.cloud import errors, nova
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.servers import GONE, Server
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import State, Terms
 from blazar_vmexpire.subjects import Facts
@@ -152,7 +152,7 @@ class Planning:
             except errors.Unavailable as error:
                 LOG.warning("Server %s is left out: %s", raw.get("id"), error)
                 continue
-            if server.status not in nova.GONE:
+            if server.status not in GONE:
                 row = rows.get(server.id)
                 if row is None or row.state in (State.SEEN, State.DELETED):
                     yield self._newcomer(server)

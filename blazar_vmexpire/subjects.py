@@ -13,7 +13,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 from blazar_vmexpire.db.projects import ProjectFacts
 from blazar_vmexpire.rules import Subject
 

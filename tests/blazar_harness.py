@@ -12,6 +12,7 @@ Blazar keeps its state in globals. All of them are set up and cleared here, in :
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -173,7 +174,6 @@ class Harness:
     :ivar cloud: the cloud
     :ivar database: our own connection to the database
     :ivar manager: Blazar's ``ManagerService``
-    :ivar api: Blazar's API, asked by Blazar's own account unless ``as_user`` says otherwise
     """
 
     def __init__(
@@ -201,7 +201,6 @@ class Harness:
                 # One for all tests: Blazar's API modules keep clients of the first they see.
                 rpc.TRANSPORT = make_transport(self.conf)
             self.start()
-            self.api = self._make_api()
         except BaseException:
             self.close()
             raise
@@ -298,7 +297,7 @@ class Harness:
     def close(self) -> None:
         """Stop everything, and leave none of Blazar's globals behind."""
         self.stop()
-        if hasattr(self, "api"):
+        if "api" in vars(self):
             self.api.close()
         if notifier.NOTIFIER is not None:
             notifier.cleanup()
@@ -343,7 +342,10 @@ class Harness:
             # refuses some at once: "database is locked". Elsewhere this cannot happen.
             sa.event.listen(engine, "before_cursor_execute", _begin_immediate, retval=True)
 
-    def _make_api(self) -> Api:
+    @functools.cached_property
+    def api(self) -> Api:
+        """Blazar's API, asked by Blazar's own account unless ``as_user`` says otherwise."""
+        # Made when it is first asked for: that takes a while, and many tests do not.
         # It warns of every option of Flask's, and of its cache, which serves one process well.
         logging.getLogger("keystonemiddleware").setLevel(logging.ERROR)
         # Blazar's API answers nothing at all where it may not log (RequestLog).

@@ -21,7 +21,7 @@ from stevedore import ExtensionManager
 
 from blazar_vmexpire import lifecycle
 from blazar_vmexpire.cloud import Cloud
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 
 NAMESPACE = "blazar_vmexpire.actions"
 

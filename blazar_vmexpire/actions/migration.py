@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from blazar_vmexpire import RESOURCE_TYPE, lifecycle
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome, Wait
-from blazar_vmexpire.cloud import Cloud, errors, nova
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud import Cloud, errors, servers
+from blazar_vmexpire.cloud.servers import Server
 from blazar_vmexpire.exceptions import ActionFailed
 
 #: What an extension finds under ``undo`` while a cold migration has to be confirmed: the id of the
@@ -31,7 +31,7 @@ _CAME_TO_NOTHING = frozenset({"error", "failed", "cancelled", "reverted", "rever
 _MOST_ASKED = 3
 
 
-def find_ours(cloud: Cloud, server_id: str, before: str, kind: str) -> nova.Migration | None:
+def find_ours(cloud: Cloud, server_id: str, before: str, kind: str) -> servers.Migration | None:
     """Find the migration that we asked for, if Nova has begun it.
 
     :param before: id of the last one before it; empty when there was none.

@@ -17,7 +17,7 @@ from blazar_vmexpire.actions.old_images import ATTEMPT
 from blazar_vmexpire.actions.rest import OUT_OF, bring_out
 from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.glance import Image
-from blazar_vmexpire.cloud.nova import SHELVED, Server
+from blazar_vmexpire.cloud.servers import SHELVED, Server
 from blazar_vmexpire.exceptions import ActionFailed
 
 #: The lock's reason, which the owner sees.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from blazar_vmexpire.actions.base import Action, Done, Job, Outcome
 from blazar_vmexpire.actions.rest import bring_to_rest
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 
 #: The lock's reason, which the owner sees.
 LOCK_REASON = "Its lease is over: extend it to have the server back"

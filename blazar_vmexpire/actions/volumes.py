@@ -21,7 +21,7 @@ from blazar_vmexpire.actions.base import Job, Wait
 from blazar_vmexpire.actions.rest import bring_to_rest
 from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.cinder import Volume
-from blazar_vmexpire.cloud.nova import Attachment
+from blazar_vmexpire.cloud.servers import Attachment
 from blazar_vmexpire.exceptions import ActionFailed
 
 #: The lock's reason, which the owner sees.

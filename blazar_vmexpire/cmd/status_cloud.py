@@ -15,7 +15,7 @@ from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.actions import snapshot
 from blazar_vmexpire.actions.old_images import ATTEMPT
 from blazar_vmexpire.cloud import connect, errors
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 from blazar_vmexpire.cmd.manage_base import CommandError
 from blazar_vmexpire.cmd.status_base import Check, Doubt
 from blazar_vmexpire.notices import Mailer

@@ -10,11 +10,10 @@ from django.urls import reverse, reverse_lazy
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.utils.translation import gettext as _
-from horizon import exceptions, forms, messages
-from horizon.utils.memoized import memoized_method
+from horizon import forms, messages
 
 from blazar_vmexpire.dashboard import api, wording
-from blazar_vmexpire.dashboard.forms import LOCAL, date_field, with_zone
+from blazar_vmexpire.dashboard.forms import LOCAL, OfOneVm, date_field, with_zone
 from blazar_vmexpire.dashboard.vms import Vm
 
 
@@ -54,7 +53,7 @@ class ExtendForm(forms.SelfHandlingForm):
         return True
 
 
-class ExtendView(forms.ModalFormView):
+class ExtendView(OfOneVm):
     """The page of the form; ``?next=`` says where it was asked for."""
 
     form_class = ExtendForm
@@ -63,21 +62,6 @@ class ExtendView(forms.ModalFormView):
     template_name = "vmexpire/extend.html"
     success_url = reverse_lazy("horizon:project:vm_expirations:index")
     url = "horizon:project:vm_expirations:extend"
-
-    @memoized_method
-    def get_vm(self) -> Vm:
-        """Return the instance, or lead back to where one came from with a sentence."""
-        try:
-            with api.asking():
-                vms = api.client(self.request).vm_expirations
-                return Vm.of(vms.get(str(self.kwargs["server_id"])))
-        except api.Failed as failure:
-            messages.error(self.request, str(failure))
-            raise exceptions.Http302(self.get_success_url()) from failure
-
-    def get_form_kwargs(self) -> dict[str, Any]:
-        """Add the instance."""
-        return {**super().get_form_kwargs(), "vm": self.get_vm()}
 
     def get_success_url(self) -> str:
         """Lead back to where one came from, on this site alone."""

@@ -9,10 +9,12 @@ from django import forms as django_forms
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
-from horizon import forms, messages
+from horizon import exceptions, forms, messages
+from horizon.utils.memoized import memoized_method
 
 from blazar_vmexpire.client import Client
 from blazar_vmexpire.dashboard import api
+from blazar_vmexpire.dashboard.vms import Vm
 
 #: As a browser's own field for a date and a time has it.
 LOCAL = "%Y-%m-%dT%H:%M"
@@ -39,6 +41,28 @@ def date_field(**more: Any) -> django_forms.DateTimeField:
 def with_zone(label: str) -> str:
     """Name the time zone in which a date is meant."""
     return f"{label} ({timezone.get_current_timezone_name()})"
+
+
+class OfOneVm(forms.ModalFormView):
+    """The page of a form about the one instance that the address names.
+
+    The form gets it as ``vm``.
+    """
+
+    @memoized_method
+    def get_vm(self) -> Vm:
+        """Return the instance, or lead back to where one came from with a sentence."""
+        try:
+            with api.asking():
+                vms = api.client(self.request).vm_expirations
+                return Vm.of(vms.get(str(self.kwargs["server_id"])))
+        except api.Failed as failure:
+            messages.error(self.request, str(failure))
+            raise exceptions.Http302(self.get_success_url()) from failure
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        """Add the instance."""
+        return {**super().get_form_kwargs(), "vm": self.get_vm()}
 
 
 class ReasonForm(forms.SelfHandlingForm):

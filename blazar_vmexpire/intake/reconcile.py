@@ -26,8 +26,8 @@ from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, lifecycle, subjects
 from blazar_vmexpire.adoption import Newcomer
-from blazar_vmexpire.cloud import errors, nova
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.servers import GONE, Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db import projects
 from blazar_vmexpire.db.engine import retried
@@ -168,7 +168,7 @@ class Reconciliation:
     def _sort_in(self, raw: dict[str, Any], new: dict[str, Server], result: Result) -> None:
         """Put a VM that has no row where it belongs."""
         status = raw.get("status")
-        if status == "UNKNOWN" or status in nova.GONE:
+        if status == "UNKNOWN" or status in GONE:
             result.busy += 1
             return
         if raw.get("tenant_id") == self._service_project_id:
@@ -305,9 +305,9 @@ def _needs_a_look(raw: dict[str, Any], row: Any) -> bool:
     if status == "UNKNOWN":
         return False
     if row.state in (State.DELETED, State.SEEN, State.VANISHED):
-        return status not in nova.GONE
+        return status not in GONE
     return (
-        status in nova.GONE
+        status in GONE
         or raw.get("tenant_id") != row.project_id
         or raw.get("user_id") != row.user_id
     )

@@ -244,6 +244,10 @@ def hasten(database: Database, clock: Clock, name: str) -> None:
         connection.execute(sa.update(chores).where(chores.c.name == name).values(next_at=clock()))
 
 
+#: There are few. A statement that stays the same is not made ready anew each time.
+_ALL_CHORES = sa.select(chores.c.name, chores.c.next_at, chores.c.claimed_until)
+
+
 @retried
 def due_chores(database: Database, clock: Clock, names: Collection[str]) -> set[str]:
     """Return which of these chores are due with nobody at them, and which never ran.
@@ -251,11 +255,8 @@ def due_chores(database: Database, clock: Clock, names: Collection[str]) -> set[
     One cheap read, so that asking often costs little; who gets a chore is settled by its claim.
     """
     now = clock()
-    c = chores.c
     with database.begin() as connection:
-        rows = connection.execute(
-            sa.select(c.name, c.next_at, c.claimed_until).where(c.name.in_(names))
-        ).all()
+        rows = connection.execute(_ALL_CHORES).all()
     waiting = {
         name
         for name, next_at, until in rows
@@ -288,15 +289,17 @@ class Chore:
         self._duration = duration
         self._token = f"{socket.gethostname()[:16]}:{os.getpid()}:{uuid.uuid4().hex}"[:64]
         self._held = False
+        self._started_at: datetime.datetime | None = None
 
-    def claim(self, *, early: bool = False) -> bool:
+    def claim(self, *, early: bool = False, asked: bool = False) -> bool:
         """Claim the chore if it is due and nobody is at it.
 
         :param early: also if it is not due yet.
+        :param asked: whether :func:`due_chores` has just named it.
         :returns: whether it is ours to do now.
         """
         # Asked all the time: only what is likely to be had is worth a write.
-        likely = early or due_chores(self._database, self._clock, [self.name])
+        likely = early or asked or due_chores(self._database, self._clock, [self.name])
         claimed: bool = bool(likely) and self._claim(early)
         self._held = self._held or claimed
         return claimed
@@ -304,27 +307,33 @@ class Chore:
     @retried
     def _claim(self, early: bool) -> bool:
         now = self._clock()
-        c = chores.c
         with self._database.begin() as connection:
-            if connection.execute(sa.select(c.name).where(c.name == self.name)).first() is None:
-                self._add(connection, now)
-            return bool(
-                connection.execute(
-                    sa.update(chores)
-                    .where(
-                        c.name == self.name,
-                        sa.true() if early else c.next_at <= now,
-                        sa.or_(c.claimed_until.is_(None), c.claimed_until < now),
-                    )
-                    .values(
-                        claimed_by=self._token,
-                        claimed_until=now + self._duration,
-                        last_started_at=now,
-                        # Else it would count as made due while it was under way.
-                        next_at=now if early else c.next_at,
-                    )
-                ).rowcount
+            claimed = self._take(connection, now, early) or (
+                self._is_new(connection, now) and self._take(connection, now, early)
             )
+        if claimed:
+            self._started_at = now
+        return claimed
+
+    def _take(self, connection: sa.Connection, now: datetime.datetime, early: bool) -> bool:
+        c = chores.c
+        return bool(
+            connection.execute(
+                sa.update(chores)
+                .where(
+                    c.name == self.name,
+                    sa.true() if early else c.next_at <= now,
+                    sa.or_(c.claimed_until.is_(None), c.claimed_until < now),
+                )
+                .values(
+                    claimed_by=self._token,
+                    claimed_until=now + self._duration,
+                    last_started_at=now,
+                    # Else it would count as made due while it was under way.
+                    next_at=now if early else c.next_at,
+                )
+            ).rowcount
+        )
 
     @retried
     def renew(self) -> None:
@@ -389,10 +398,8 @@ class Chore:
         columns: dict[str, Any] = {"last_error": error}
         if error is None:
             columns["last_finished_at"] = now
+        started = self._started_at or now
         with self._database.begin() as connection:
-            started = connection.scalar(
-                sa.select(chores.c.last_started_at).where(chores.c.name == self.name)
-            )
             self._write(
                 connection,
                 claimed_by=None,
@@ -400,7 +407,7 @@ class Chore:
                 # Made due while it was under way: what it did not see yet is still to be done.
                 next_at=sa.case(
                     (chores.c.next_at > started, chores.c.next_at),
-                    else_=max(now, (started or now) + self._interval),
+                    else_=max(now, started + self._interval),
                 ),
                 **columns,
             )
@@ -415,13 +422,15 @@ class Chore:
                 is not None
             )
 
-    def _add(self, connection: sa.Connection, now: datetime.datetime) -> None:
-        try:
-            with connection.begin_nested():
-                connection.execute(chores.insert(), [{"name": self.name, "next_at": now}])
-        except oslo_db_exception.DBDuplicateEntry:
-            # Another worker added it at the same moment.
-            pass
+    def _is_new(self, connection: sa.Connection, now: datetime.datetime) -> bool:
+        """Say whether the chore had no row; now it has one."""
+        name = chores.c.name
+        if connection.execute(sa.select(name).where(name == self.name)).first() is not None:
+            return False
+        # Another worker may add it at the same moment.
+        with contextlib.suppress(oslo_db_exception.DBDuplicateEntry), connection.begin_nested():
+            connection.execute(chores.insert(), [{"name": self.name, "next_at": now}])
+        return True
 
     def _write(self, connection: sa.Connection, **columns: Any) -> None:
         changed = connection.execute(

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from oslo_log import log as logging
 
 from blazar_vmexpire import lifecycle, tracing
-from blazar_vmexpire.cloud import errors, nova
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.servers import GONE
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db import digests
 from blazar_vmexpire.db.api import Expiration, NoticeRow
@@ -168,7 +169,7 @@ class Digesting:
             server = self._tools.cloud.nova.get(row.server_id)
         except errors.NotFound:
             server = None
-        if server is None or server.status in nova.GONE:
+        if server is None or server.status in GONE:
             with self._tools.database.begin() as connection:
                 # What follows from that is its own step's to do.
                 db_api.ask(connection, [row.server_id], self._tools.clock())

@@ -12,8 +12,8 @@ from oslo_log import log as logging
 from blazar_vmexpire import adoption, lifecycle
 from blazar_vmexpire.actions import snapshot, volumes
 from blazar_vmexpire.actions.base import Done, Wait
-from blazar_vmexpire.cloud import errors, nova
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.servers import SOFT_DELETED, Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.exceptions import ActionFailed
@@ -158,7 +158,7 @@ class Ending:
         except errors.NotFound:
             return None
         # One that could be restored never becomes a 404 in time; any other is gone when it is one.
-        return None if server.status == nova.SOFT_DELETED else server
+        return None if server.status == SOFT_DELETED else server
 
     def _make_sure(self, row: Expiration) -> None:
         """Believe that a VM is gone when Nova says so twice, some seconds apart."""

@@ -10,24 +10,13 @@ from __future__ import annotations
 import json
 
 import sqlalchemy as sa
-from oslo_log import log as logging
 
-from blazar_vmexpire import words
 from blazar_vmexpire.db import outbox
 from blazar_vmexpire.db.models import expirations, history
 from blazar_vmexpire.lifecycle import State
-from blazar_vmexpire.notices import (
-    Failure,
-    Failures,
-    MailUnavailable,
-    Named,
-    Undeliverable,
-    build_message,
-    message_id_for,
-)
+from blazar_vmexpire.notices import Failure, Failures, Named, message_id_for
+from blazar_vmexpire.worker import alarming
 from blazar_vmexpire.worker.tools import Tools
-
-LOG = logging.getLogger(__name__)
 
 #: Name of the cursor's row.
 _CURSOR = "mail of failures"
@@ -55,27 +44,16 @@ def tell(tools: Tools) -> None:
         if not failures.count or contact is None:
             outbox.write(connection, _CURSOR, last)
             return
-    message = build_message(
-        tools.renderer.render_alarm(failures),
-        recipient=contact,
-        from_address=tools.conf.vmexpire_mail.from_address,
-        # The same for the same list, so that clients fold what a crash repeats.
+    told = alarming.tell(
+        tools,
+        contact,
+        failures,
+        what=f"That {failures.count} servers have failed",
         message_id=message_id_for(f"{after}-{last}", "failed", 0, tools.mailer.domain),
-        date=tools.clock(),
     )
-    try:
-        answer = tools.mailer.send(message, contact)
-    except (MailUnavailable, Undeliverable) as error:
-        LOG.error(
-            "That %d servers have failed could not be told to the operators' contact: %s",
-            failures.count,
-            words.without_addresses(str(error)),
-        )
-        return
-    with tools.database.begin() as connection:
-        outbox.write(connection, _CURSOR, last)
-    LOG.info("That %d servers have failed was told to the operators' contact", failures.count)
-    LOG.debug("%s was told of %d servers: %s", contact, failures.count, answer)
+    if told:
+        with tools.database.begin() as connection:
+            outbox.write(connection, _CURSOR, last)
 
 
 def _between(connection: sa.Connection, after: int, last: int) -> Failures:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blazar_vmexpire.actions.base import Action, Job, Outcome
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.worker import claims

@@ -13,7 +13,7 @@ from oslo_db import exception as oslo_db_exception
 from blazar_vmexpire.adoption import Newcomer
 from blazar_vmexpire.cloud import Cloud, errors
 from blazar_vmexpire.cloud.keystone import Project
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 from blazar_vmexpire.db import projects
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.engine import retried

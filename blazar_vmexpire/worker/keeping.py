@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blazar_vmexpire import adoption, extension, leases, lifecycle
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import State

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blazar_vmexpire.actions.base import Action
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 
 #: How it was ended, in a row's ``progress``.
 ENDED = "ended"

@@ -8,8 +8,8 @@ import datetime
 from typing import Any
 
 from blazar_vmexpire import adoption, leases, lifecycle, subjects
-from blazar_vmexpire.cloud import errors, nova
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.servers import GONE, Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event
@@ -43,7 +43,7 @@ class Resting:
             return
         now = self._tools.clock()
         server = self._tools.cloud.nova.get(row.server_id)
-        if server.status in nova.GONE:
+        if server.status in GONE:
             raise errors.NotFound("nova", f"get server {server.id}", f"it is {server.status}")
         if server.task_state is not None:
             wait = lifecycle.backoff(row.attempts + 1, _BUSY, _LONGEST, 1.0)

@@ -11,8 +11,7 @@ from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, extension, leases, lifecycle
 from blazar_vmexpire.actions import migration, shelve, snapshot, volumes
-from blazar_vmexpire.cloud import nova
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import SHELVED, Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event
@@ -87,7 +86,7 @@ class Reviving:
         asked = row.progress.get(_UNSHELVED, 0)
         if server.task_state is not None:
             self._look_again(row, now)
-        elif server.status in nova.SHELVED:
+        elif server.status in SHELVED:
             self._ask_to_unshelve(row, asked)
         elif asked and row.progress["undo"].get("stop") and server.status == "ACTIVE":
             self._fence(row)

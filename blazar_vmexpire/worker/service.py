@@ -103,7 +103,7 @@ class Worker:
         due = self._due_chores()
         for duty in self._duties:
             if duty.chore.name in due:
-                self._take_turn(duty)
+                self._take_turn(duty, asked=True)
                 # One chore may make a later one due.
                 due = self._due_chores()
 
@@ -202,10 +202,10 @@ class Worker:
 
         return loop
 
-    def _take_turn(self, duty: Duty) -> None:
+    def _take_turn(self, duty: Duty, *, asked: bool = False) -> None:
         """Do a chore if it is due and nobody else is at it."""
         try:
-            if not duty.chore.claim():
+            if not duty.chore.claim(asked=asked):
                 return
             error = None
             tracing.begin()

@@ -14,7 +14,8 @@ from oslo_db import exception as oslo_db_exception
 from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, leases, lifecycle, tracing, words
-from blazar_vmexpire.cloud import errors, nova
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.servers import GONE
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db import holds
 from blazar_vmexpire.db.api import Expiration
@@ -166,7 +167,7 @@ class Steps:
             server = None
         if (
             server is None
-            or server.status in nova.GONE
+            or server.status in GONE
             or server.project_id == tools.cloud.keystone.service_project_id
         ):
             self._let_be(row, None)
@@ -244,9 +245,7 @@ class Steps:
         except errors.NotFound:
             server = None
         restored = (
-            server is not None
-            and server.status not in nova.GONE
-            and server.task_state != "deleting"
+            server is not None and server.status not in GONE and server.task_state != "deleting"
         )
         if restored:
             self._take_in_again(row)

@@ -301,7 +301,7 @@ class Telling:
             reason=Saying.of_details(said),
             undone=said.get("undone", ()),
             held_until=_date(said.get("held_until")),
-            language=(recipient.language or terms.language) if recipient.is_owner else None,
+            language=None if recipient.is_last else recipient.language or terms.language,
             latest_allowed=room.latest if room else None,
             extendable_from=room.opens_at if room else None,
             extensions_used=row.extensions if room and room.used_up else None,

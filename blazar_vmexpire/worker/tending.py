@@ -15,8 +15,8 @@ from oslo_log import log as logging
 
 from blazar_vmexpire import adoption, explicit, leases, lifecycle, subjects
 from blazar_vmexpire.actions.base import Done, Outcome, Wait
-from blazar_vmexpire.cloud import errors, nova
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.servers import GONE, Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.db.holds import Hold
@@ -168,7 +168,7 @@ class Tending:
         :raises errors.NotFound: it is gone.
         """
         server = self._tools.cloud.nova.get(row.server_id)
-        if server.status in nova.GONE:
+        if server.status in GONE:
             raise errors.NotFound("nova", f"get server {server.id}", f"it is {server.status}")
         return server
 

@@ -15,8 +15,8 @@ from oslo_log import log as logging
 
 from blazar_vmexpire import leases, lifecycle
 from blazar_vmexpire.actions import snapshot
-from blazar_vmexpire.cloud import errors, nova
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud import errors
+from blazar_vmexpire.cloud.servers import GONE, Server
 from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
@@ -60,7 +60,7 @@ class Vanishing:
             server = self._tools.cloud.nova.get(row.server_id)
         except errors.NotFound:
             server = None
-        if server is not None and server.status not in nova.GONE:
+        if server is not None and server.status not in GONE:
             self._welcome_back(row, now)
             return
         why = self._explanation(row, server)

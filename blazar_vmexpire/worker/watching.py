@@ -9,18 +9,11 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from blazar_vmexpire import brake, words
+from blazar_vmexpire import brake
 from blazar_vmexpire.brake import Status
 from blazar_vmexpire.db.engine import retried
-from blazar_vmexpire.notices import (
-    Alarm,
-    Group,
-    MailUnavailable,
-    Named,
-    Undeliverable,
-    build_message,
-    message_id_for,
-)
+from blazar_vmexpire.notices import Alarm, Group, Named, message_id_for
+from blazar_vmexpire.worker import alarming
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
@@ -68,28 +61,17 @@ class Watching:
         contact = tools.operators
         if contact is None:
             return
-        message = build_message(
-            tools.renderer.render_alarm(_alarm(status, tripped_at)),
-            recipient=contact,
-            from_address=tools.conf.vmexpire_mail.from_address,
-            # The same for the same trip, so that clients fold what a crash repeats.
-            message_id=message_id_for(
-                f"{tripped_at:%Y%m%d%H%M%S%f}", "brake", 0, tools.mailer.domain
-            ),
-            date=tools.clock(),
+        moment = f"{tripped_at:%Y%m%d%H%M%S%f}"
+        told = alarming.tell(
+            tools,
+            contact,
+            _alarm(status, tripped_at),
+            what="That the brake has tripped",
+            message_id=message_id_for(moment, "brake", 0, tools.mailer.domain),
         )
-        try:
-            answer = tools.mailer.send(message, contact)
-        except (MailUnavailable, Undeliverable) as error:
-            LOG.error(
-                "That the brake has tripped could not be told to its contact: %s",
-                words.without_addresses(str(error)),
-            )
-            return
-        with tools.database.begin() as connection:
-            tools.brake.told(connection, tripped_at, tools.clock())
-        LOG.info("That the brake has tripped was told to its contact")
-        LOG.debug("%s was told that the brake has tripped: %s", contact, answer)
+        if told:
+            with tools.database.begin() as connection:
+                tools.brake.told(connection, tripped_at, tools.clock())
 
 
 def _alarm(status: Status, tripped_at: datetime.datetime) -> Alarm:

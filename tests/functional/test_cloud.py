@@ -21,7 +21,7 @@ from oslo_config import cfg
 from blazar_vmexpire import cloud
 from blazar_vmexpire.cloud import errors, session
 from blazar_vmexpire.cloud.keystone import Keystone
-from blazar_vmexpire.cloud.nova import Server
+from blazar_vmexpire.cloud.servers import Server
 from blazar_vmexpire.conf import opts
 from tests.fakes import identity
 from tests.fakes.cloud import FakeCloud

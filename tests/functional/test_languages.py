@@ -78,6 +78,16 @@ def test_who_stands_in_for_an_owner_is_told_in_the_language_of_the_options(
     assert world.recipients() == ["operators@example.org"]
 
 
+@pytest.mark.options({"vmexpire_mail": {"language": "fr"}})
+def test_contacts_of_a_rules_file_are_told_in_the_language_that_it_says(
+    world: World, tmp_path: pathlib.Path
+) -> None:
+    world.cloud.identity.users[world.alice]["enabled"] = False
+    use_rules(world, tmp_path, f"contacts: [{{address: hpc@example.org}}]\n{RULE}")
+    assert "gelöscht" in told(world)
+    assert world.recipients() == ["hpc@example.org"]
+
+
 def test_a_rule_that_changes_the_language_alone_changes_nothing_else(
     world: World, tmp_path: pathlib.Path
 ) -> None:

@@ -95,6 +95,13 @@ def test_gpus_live_shorter(facts: dict[str, Any]) -> None:
     assert decision.terms.on_end_action == DEFAULTS.on_end_action
 
 
+@pytest.mark.parametrize("flavor", ["gpu.large", "m1.small"])
+def test_of_a_vm_whose_owner_has_left_its_projects_people_are_told(flavor: str) -> None:
+    decision = decide("gpu.yaml", flavor=flavor, flavor_extra_specs={})
+    told = [str(contact) for contact in decision.mailing.contacts]
+    assert told == ["project property owner_email", "role manager"]
+
+
 @pytest.mark.parametrize("flavor", ["m1.small", "general.large", "GPU.large", "g.small"])
 def test_what_has_no_gpu_is_as_the_options_say(flavor: str) -> None:
     decision = decide("gpu.yaml", flavor=flavor, flavor_extra_specs={"hw:cpu_policy": "dedicated"})

@@ -9,12 +9,10 @@ from django import forms as django_forms
 from django.http import Http404, HttpRequest
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy
-from horizon import exceptions, messages
-from horizon.utils.memoized import memoized_method
 
 from blazar_vmexpire.client import Client
-from blazar_vmexpire.dashboard import api, wording
-from blazar_vmexpire.dashboard.forms import ReasonForm, ReasonView, date_field
+from blazar_vmexpire.dashboard import wording
+from blazar_vmexpire.dashboard.forms import OfOneVm, ReasonForm, ReasonView, date_field
 from blazar_vmexpire.dashboard.vms import Vm
 
 
@@ -125,7 +123,7 @@ ACTS: dict[str, type[_Steer]] = {
 }
 
 
-class SteerView(ReasonView):
+class SteerView(OfOneVm, ReasonView):
     """The page of one of these."""
 
     success_url = reverse_lazy("horizon:admin:vm_expirations:index")
@@ -136,21 +134,6 @@ class SteerView(ReasonView):
             return ACTS[self.kwargs["act"]]
         except KeyError:
             raise Http404 from None
-
-    @memoized_method
-    def get_vm(self) -> Vm:
-        """Return the instance, or lead back to the list with a sentence."""
-        try:
-            with api.asking():
-                vms = api.client(self.request).vm_expirations
-                return Vm.of(vms.get(str(self.kwargs["server_id"])))
-        except api.Failed as failure:
-            messages.error(self.request, str(failure))
-            raise exceptions.Http302(str(self.success_url)) from failure
-
-    def get_form_kwargs(self) -> dict[str, Any]:
-        """Add the instance."""
-        return {**super().get_form_kwargs(), "vm": self.get_vm()}
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         """Say what is asked for, and of which instance."""
