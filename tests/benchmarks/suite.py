@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from blazar_vmexpire import RESOURCE_TYPE
+from tests import databases
 from tests.benchmarks import horizon, mails, measures
 from tests.benchmarks.nova import NovaServer
 from tests.benchmarks.report import Figure
@@ -303,7 +304,7 @@ class _Bench:
         settings.read_dict(nova.options())
         settings.read_dict(
             {
-                "database": {"connection": url},
+                "database": {"connection": databases.elsewhere(url)},
                 RESOURCE_TYPE: {"undeliverable_contact": "operators@example.org"},
                 # For Blazar's own manager, which is run with and beside ours.
                 "DEFAULT": {"transport_url": "fake:/"},
