@@ -62,19 +62,21 @@ class _Id(_PlainText):
         return _in_lines(self.name, [str(self)], policy)
 
 
-class _Addresses(AddressHeader, BaseHeader):  # type: ignore[misc]  # so does the package
+# The package's registry joins its own classes in the same way.
+class _Addresses(AddressHeader, BaseHeader):  # type: ignore[misc]
     """A header of plain mail addresses, as :func:`.parse_recipient` gives them."""
 
     max_count = 1
 
     @classmethod
     def parse(cls, value: Sequence[str], kwds: dict[str, Any]) -> None:
-        """Take the addresses as they are."""
-        parted = (address.rpartition("@") for address in value)
+        """Take the addresses as they are: some of them, or one line."""
+        addresses = value.split(", ") if isinstance(value, str) else value
+        parted = (address.rpartition("@") for address in addresses)
         kwds["groups"] = [
             Group(None, (Address(username=local, domain=domain),)) for local, _, domain in parted
         ]
-        kwds["decoded"] = ", ".join(value)
+        kwds["decoded"] = ", ".join(addresses)
         kwds["parse_tree"] = None
 
     def fold(self, *, policy: Policy) -> str:

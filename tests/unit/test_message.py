@@ -122,6 +122,8 @@ def test_many_long_addresses_and_ids_stand_in_lines_and_read_back() -> None:
     assert parsed["List-Id"].strip() == f"<vms.{domain}>"
     assert parsed["Message-ID"].strip() == message["Message-ID"]
     assert f" {message['Message-ID']}" in head
+    message.replace_header("Cc", ", ".join(to))
+    assert [address.addr_spec for address in parse(message)["Cc"].addresses] == to
 
 
 def test_html_goes_as_it_is_while_its_lines_are_no_longer_than_any_may_be() -> None:
