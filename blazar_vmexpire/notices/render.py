@@ -40,6 +40,8 @@ FAILED = "failed"
 #: Longer subjects are cut: what matters stands at their beginning.
 _SUBJECT_LIMIT = 200
 _NO_NAME = N_("(no name)")
+#: Our part of a VM's page, where its end is shown and moved. A Horizon without it shows the page.
+_TAB = "?tab=instance_details__expiration"
 
 
 class UnknownKind(ValueError):
@@ -288,11 +290,11 @@ class Renderer:
         }
 
     def dashboard_link(self, notice: Notice) -> str | None:
-        """Give the address of the VM's page in Horizon; None where no dashboard is known."""
+        """Say where in Horizon a VM's end is shown and moved; None where no dashboard is known."""
         if self._dashboard_url is None:
             return None
         server_id = urllib.parse.quote(notice.server_id, safe="")
-        return f"{self._dashboard_url.rstrip('/')}/project/instances/{server_id}/"
+        return f"{self._dashboard_url.rstrip('/')}/project/instances/{server_id}/{_TAB}"
 
 
 def _context(notice: Notice, said_in: Language) -> dict[str, Any]:

@@ -165,7 +165,8 @@ def test_names_are_text_and_nothing_else(server: str, project: str) -> None:
     # Rows come and go with what is known; of no other element is there one more.
     assert set(names(found)) <= set(names(page(plain)))
     links = [attrs["href"] for tag, attrs in found.elements if tag == "a"]
-    assert links == [f"{URL}/project/instances/{samples.REMINDER.server_id}/"]
+    page_of_vm = f"{URL}/project/instances/{samples.REMINDER.server_id}/"
+    assert links == [f"{page_of_vm}?tab=instance_details__expiration"]
 
 
 # The parts of a text.

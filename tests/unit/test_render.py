@@ -227,6 +227,7 @@ def test_link_to_the_dashboard_where_the_vm_still_is() -> None:
     renderer = Renderer(dashboard_url="https://cloud.example.org/horizon/")
     link = (
         "https://cloud.example.org/horizon/project/instances/7d2c1f0e-58a4-4b6e-9a3f-0c1d2e3f4a5b/"
+        "?tab=instance_details__expiration"
     )
     assert f"\n\n    {link}\n\n" in renderer.render(notice()).text
     assert f'href="{link}"' in str(renderer.render(notice()).html)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import urllib.parse
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blazar_vmexpire.dashboard import timeline
+from blazar_vmexpire.notices import Renderer
+from blazar_vmexpire.notices.samples import REMINDER
 from tests.fault_proxy import HANG, REFUSE, FaultProxy, page
 from tests.functional.dashboard.pages import ADMIN_INSTANCES, INSTANCES, Pages, extend_url
 from tests.functional.dashboard.present import written
@@ -25,7 +28,8 @@ pytestmark = [
     ),
 ]
 
-TAB = "?tab=instance_details__expiration"
+#: Where the link in a mail leads to.
+TAB = "?" + urllib.parse.urlsplit(str(Renderer(dashboard_url="/").dashboard_link(REMINDER))).query
 BANNER = '//div[@id="expiration_banner"]'
 
 
