@@ -78,7 +78,7 @@ def test_a_stopped_vm_is_locked_until_its_owner_extends(calm: Cloud) -> None:
     assert (server["status"], server["locked"]) == ("SHUTOFF", True)
     start = vm.owner.request("compute", "POST", f"/servers/{vm.id}/action", {"os-start": None})
     assert start.status == 409, start
-    assert f"/v1/vm-expirations/{vm.id}/extend" in vm.wait_for_mail("ended", 1).text
+    assert f"openstack vm expiration extend {vm.id}" in vm.wait_for_mail("ended", 1).text
 
     # It rests: neither the audits nor a reconciliation find anything to do.
     before = vm.events()
