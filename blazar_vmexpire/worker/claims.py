@@ -309,7 +309,7 @@ class Chore:
         now = self._clock()
         with self._database.begin() as connection:
             claimed = self._take(connection, now, early) or (
-                self._is_new(connection, now) and self._take(connection, now, early)
+                self._add_missing(connection, now) and self._take(connection, now, early)
             )
         if claimed:
             self._started_at = now
@@ -422,8 +422,8 @@ class Chore:
                 is not None
             )
 
-    def _is_new(self, connection: sa.Connection, now: datetime.datetime) -> bool:
-        """Say whether the chore had no row; now it has one."""
+    def _add_missing(self, connection: sa.Connection, now: datetime.datetime) -> bool:
+        """Add the chore's row if there is none yet, and say whether there was none."""
         name = chores.c.name
         if connection.execute(sa.select(name).where(name == self.name)).first() is not None:
             return False

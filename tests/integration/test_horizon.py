@@ -201,8 +201,8 @@ def test_our_pages_are_for_everybody(calm: Cloud) -> None:
 
     They become the pictures of the documentation, if that is wanted.
     """
-    erin = calm.add_member("olivia", "olivia@example.org", calm.add_project("physics"))
-    vms = [calm.boot(f"web {name}", erin) for name in ("shop", "wiki", "mail")]
+    olivia = calm.add_member("olivia", "olivia@example.org", calm.add_project("physics"))
+    vms = [calm.boot(f"web {name}", olivia) for name in ("shop", "wiki", "mail")]
     for vm, days in zip(vms, (1.5, 9, 20), strict=True):
         vm.move_end(in_minutes(days * 24 * 60), calm.admin)
     with logged_in(calm, "olivia") as horizon:
