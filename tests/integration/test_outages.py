@@ -45,16 +45,18 @@ def test_a_mail_server_that_hangs_and_then_is_down_when_a_notice_is_due(rough: C
 
     wait_for("a mail that takes too long", lambda: failed("timed out"), 30, shown=vm.notices)
     rough.stop("smtp")
-    wait_for("a mail that cannot be sent", lambda: failed("refused"), 30, shown=vm.notices)
-    moved = vm.wait_for_event("moved", 20, after=early - MINUTE)
-    assert "no notice of its end was accepted" in moved["reason"]
-    assert vm.ends_at > early
-    assert vm.lease()["status"] == "ACTIVE"
-    assert vm.lease()["end_date"] == f"{vm.ends_at:%Y-%m-%dT%H:%M}:00.000000"
-    assert vm.status == "ACTIVE"
-
-    rough.mail_server()
-    rough.start("smtp")
+    try:
+        wait_for("a mail that cannot be sent", lambda: failed("refused"), 30, shown=vm.notices)
+        moved = vm.wait_for_event("moved", 20, after=early - MINUTE)
+        assert "no notice of its end was accepted" in moved["reason"]
+        assert vm.ends_at > early
+        assert vm.lease()["status"] == "ACTIVE"
+        assert vm.lease()["end_date"] == f"{vm.ends_at:%Y-%m-%dT%H:%M}:00.000000"
+        assert vm.status == "ACTIVE"
+    finally:
+        # The others' mails go there, too, whatever becomes of this.
+        rough.mail_server()
+        rough.start("smtp")
     reminder = vm.wait_for_mail("reminder", 20)
     assert f"{vm.ends_at:%Y-%m-%d %H:%M} UTC" in reminder.text
     ended_once(rough, vm)
@@ -145,9 +147,8 @@ def test_without_notifications_and_with_wrong_options(rough: Cloud) -> None:
     with rough.turns:
         rough.stop(MANAGER)
         try:
-            # With an end far away, so that no reminder is due before the VM is gone.
-            far = ["vmexpire_intake.notifications=false", "virtual:vm.lease_duration=9m"]
-            rough.configure([*ROUGH, *far])
+            # Terms stay what they are: other terms would move the ends that others wait for.
+            rough.configure([*ROUGH, "vmexpire_intake.notifications=false"])
             rough.start(MANAGER)
             reconciliation_alone(rough)
             rough.stop(MANAGER)
@@ -165,7 +166,8 @@ def reconciliation_alone(rough: Cloud) -> None:
     vm = rough.boot("without notifications", patience=40)
     vm.delete()
     wait_for(f"the lease of {vm} gone", lambda: vm.lease_rows() == 0, 40)
-    assert vm.events() == ["adopted", "vanished", "deleted"]
+    # Taken in late in a minute, it was due its reminder before it was gone.
+    assert [e for e in vm.events() if e != "before_end"] == ["adopted", "vanished", "deleted"]
 
 
 def refuses_to_start(rough: Cloud, words: list[str]) -> None:
