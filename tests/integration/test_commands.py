@@ -88,9 +88,11 @@ def test_an_owner_lists_extends_and_reads_back(calm: Cloud) -> None:
         assert "HTTP 403" in ask(bob, *arguments).stderr
 
     history = told(alice, "history", one.name, "--long")
-    assert [entry["Event"] for entry in history][:3] == ["adopted", "extended", "shortened"]
-    assert history[1]["By"] == alice.user_id
-    assert history[1]["Request ID"].startswith("req-")
+    # On a slow machine it is told of its end in between.
+    steered = [e for e in history if e["Event"] in ("adopted", "extended", "shortened")]
+    assert [entry["Event"] for entry in steered] == ["adopted", "extended", "shortened"]
+    assert steered[1]["By"] == alice.user_id
+    assert steered[1]["Request ID"].startswith("req-")
     assert any(group["VMs"] >= 2 for group in told(alice, "summary"))
     one.delete()
     two.delete()
