@@ -18,6 +18,8 @@ pytestmark = pytest.mark.horizon
 #: Of VMs whose names begin with ``web``, see ``rules.yaml``.
 TERM = datetime.timedelta(days=20)
 EXTENSION = datetime.timedelta(days=30)
+#: How long a browser may take for what it does, beside eight others.
+SLOW = 10 * MINUTE
 
 
 def shown_end(vm: Vm) -> str:
@@ -28,7 +30,7 @@ def shown_end(vm: Vm) -> str:
 def test_alice_sees_when_an_instance_ends_and_extends_it_there(calm: Cloud) -> None:
     vm = calm.boot("web front")
     before = vm.ends_at
-    assert before - utcnow() >= TERM - MINUTE
+    assert before - utcnow() >= TERM - SLOW
     with logged_in(calm, "alice") as horizon:
         horizon.go(INSTANCES)
         expect(horizon.row(vm)).to_contain_text(shown_end(vm))
@@ -41,7 +43,7 @@ def test_alice_sees_when_an_instance_ends_and_extends_it_there(calm: Cloud) -> N
         horizon.told("web front ends on")
         expect(horizon.page).to_have_url(calm.sandbox.url("horizon", INSTANCES))
         after = vm.ends_at
-        assert EXTENSION - 2 * MINUTE <= after - utcnow() <= EXTENSION
+        assert EXTENSION - SLOW <= after - utcnow() <= EXTENSION
         expect(horizon.row(vm)).to_contain_text(shown_end(vm))
         expect(horizon.row(vm)).to_contain_text(re.compile("in (29|30) days"))
     vm.delete()
@@ -59,7 +61,7 @@ def test_alice_extends_two_instances_in_the_panel(calm: Cloud) -> None:
         horizon.page.get_by_role("button", name="Extend Instances").click()
         horizon.told("2 instances have been extended.")
         for vm in vms:
-            assert EXTENSION - 2 * MINUTE <= vm.ends_at - utcnow() <= EXTENSION
+            assert EXTENSION - SLOW <= vm.ends_at - utcnow() <= EXTENSION
             expect(horizon.row(vm)).to_contain_text(shown_end(vm))
     assert other.ends_at == before
     for vm in (*vms, other):
