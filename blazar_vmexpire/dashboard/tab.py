@@ -12,7 +12,7 @@ from horizon import exceptions, tabs
 from openstack_dashboard.api import base
 
 from blazar_vmexpire import words
-from blazar_vmexpire.dashboard import api, timeline, wording
+from blazar_vmexpire.dashboard import api, history, timeline, wording
 from blazar_vmexpire.dashboard.extending import extend_url
 from blazar_vmexpire.dashboard.vms import Vm, moment
 
@@ -39,7 +39,7 @@ class ExpirationTab(tabs.Tab):
             with api.asking():
                 vms = api.client(request).vm_expirations
                 answer = vms.get(instance.id)
-                history = [_entry(entry) for entry in vms.history(instance.id, _ENTRIES)]
+                happened = [_entry(entry) for entry in vms.history(instance.id, _ENTRIES)]
                 vm = Vm.of(answer)
                 marks = timeline.marks(vm, answer["notices"])
                 hold = answer["hold"]
@@ -55,7 +55,7 @@ class ExpirationTab(tabs.Tab):
             "extensions_left": wording.extensions_left(vm),
             "hold": hold and {"reason": words.one_line(hold["reason"])},
             "marks": marks,
-            "history": history,
+            "history": happened,
             "extend_url": extend_url(vm.id, f"{request.path}?tab=instance_details__expiration"),
         }
 
@@ -64,11 +64,7 @@ def _entry(entry: dict[str, Any]) -> dict[str, str]:
     at = moment(entry["at"])
     return {
         "at": "" if at is None else wording.date(at),
-        "event": wording.event(entry["event"]),
+        "event": history.event(entry["event"]),
         "actor": entry["actor"] or "",
-        "details": ", ".join(
-            f"{name.replace('_', ' ')}: {words.one_line(str(value))}"
-            for name, value in entry["details"].items()
-            if value is not None
-        ),
+        "details": history.details(entry["event"], entry["details"]),
     }

@@ -51,42 +51,6 @@ _MEANWHILE: dict[str, str] = {
 }
 
 
-#: What happened, by the name of the event in a history.
-_EVENTS: dict[str, str] = {
-    "adopted": gettext_lazy("Taken in"),
-    "notice_accepted": gettext_lazy("Notice sent"),
-    "before_end": gettext_lazy("Action before the end"),
-    "extended": gettext_lazy("Extended"),
-    "quarantined": gettext_lazy("Stopped and locked"),
-    "revived": gettext_lazy("Restored"),
-    "held": gettext_lazy("Held"),
-    "released": gettext_lazy("Hold ended"),
-    "exempt": gettext_lazy("Left out"),
-    "end_begun": gettext_lazy("End begun"),
-    "deleted": gettext_lazy("Deleted"),
-    "shortened": gettext_lazy("End moved to an earlier date"),
-    "moved": gettext_lazy("End moved"),
-    "end_forced": gettext_lazy("End ordered by an administrator"),
-    "notice_refused": gettext_lazy("Notice refused"),
-    "quarantine_begun": gettext_lazy("Being stopped and locked"),
-    "quarantine_left": gettext_lazy("Not stopped, because somebody has locked it"),
-    "unlocked": gettext_lazy("Unlocked"),
-    "kept": gettext_lazy("Ended, and kept"),
-    "volumes_kept": gettext_lazy("Volumes kept"),
-    "failed": gettext_lazy("Failed"),
-    "retried": gettext_lazy("Tried again"),
-    "lease_put_back": gettext_lazy("Lease put back"),
-    "metadata_put_back": gettext_lazy("Date in its metadata put back"),
-    "terms_changed": gettext_lazy("Terms changed"),
-    "actions_chosen": gettext_lazy("Actions chosen"),
-    "out_of_scope": gettext_lazy("Left out"),
-    "clock_stopped": gettext_lazy("Clock stopped by a hold"),
-    "vanished": gettext_lazy("Not found"),
-    "reappeared": gettext_lazy("Found again"),
-    "dry_run": gettext_lazy("Nothing done: this is a trial run"),
-}
-
-
 def state(name: str) -> str:
     """Say a state; one that a later version of the API may have is named as it is."""
     return STATES.get(name, name)
@@ -95,11 +59,6 @@ def state(name: str) -> str:
 def action(name: str) -> str:
     """Say what is done at the end; an action of the operator's own is named as it is."""
     return _ACTIONS.get(name, name)
-
-
-def event(name: str) -> str:
-    """Say what happened; an event that has no words of ours is named as it is."""
-    return _EVENTS.get(name, name.replace("_", " "))
 
 
 def what_happens(vm: Vm) -> str:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blazar_vmexpire.dashboard import timeline
-from blazar_vmexpire.notices import Renderer
+from blazar_vmexpire.dashboard import history, timeline
+from blazar_vmexpire.notices import KINDS, Kind, Renderer
 from blazar_vmexpire.notices.samples import REMINDER
 from tests.fault_proxy import HANG, REFUSE, FaultProxy, page
 from tests.functional.dashboard.pages import ADMIN_INSTANCES, INSTANCES, Pages, extend_url
@@ -88,8 +88,56 @@ def test_what_happened_is_told_by_whom_and_why(world: World, stock: Stock) -> No
     rows = shown.text('//table[@id="expiration_history"]/tbody/tr')
     assert "Taken in" in rows[0]
     assert "Held" in rows[-1]
-    assert "reason: <script>an audit" in rows[-1]
+    assert "Reason: <script>an audit" in rows[-1]
+    assert f"Until: {world.clock.now() + timedelta(days=30):%Y-%m-%d %H:%M} UTC" in rows[-1]
     assert "<script>an audit" in shown.text("//dl")[-1]
+
+
+def test_how_it_happened_is_told_in_words_and_in_the_readers_dates(
+    world: World, stock: Stock
+) -> None:
+    server_id = world.adopt("web-1")
+    end = world.row(server_id).ends_at
+    assert end is not None
+    world.live(end - timedelta(days=9))
+    assert world.extend(server_id).status_code == 200
+    new_end = world.row(server_id).ends_at
+    assert new_end is not None
+    rows = stock.details(server_id, TAB).text('//table[@id="expiration_history"]/tbody/tr')
+    assert "Notice: Reminder (10d)" in rows[1]
+    assert "Sent to: alice@example.org" in rows[1]
+    assert f"End: {written(end)}" in rows[1]
+    assert rows[2].endswith("Action: A notice, no more")
+    assert f"Old end: {written(end)}" in rows[-1]
+    assert f"New end: {written(new_end)}" in rows[-1]
+    # That nobody did it in an owner's place goes without saying.
+    assert "administrator" not in rows[-1]
+
+
+@pytest.mark.parametrize(
+    ("event", "details", "said"),
+    [
+        ("before_end", {"action": "snapshot"}, "Action: Saved as an image"),
+        ("kept", {"action": "shelve"}, "Action: Shelved: saved, and switched off"),
+        ("extended", {"by_admin": True, "note": None}, "By an administrator: yes"),
+        ("notice_accepted", {"kind": "of_ours"}, "Notice: of ours"),
+        ("of_ours", {"some_thing": "a\nb"}, "some thing: a b"),
+        (
+            "volumes_kept",
+            {"volumes": [{"id": "v1", "name": "data", "status": "available"}, {"id": "v2"}]},
+            "Volumes: data (v1), v2",
+        ),
+    ],
+)
+def test_details_in_words(event: str, details: dict[str, Any], said: str) -> None:
+    assert history.details(event, details) == said
+
+
+def test_every_notice_has_words() -> None:
+    # The last reminder is kept by the kind that it has of its time.
+    for kind in set(KINDS) - {Kind.LAST_REMINDER}:
+        said = history.details("notice_accepted", {"kind": kind.value})
+        assert said != f"Notice: {kind.replace('_', ' ')}", kind
 
 
 def test_the_tab_leads_to_the_form_and_back(world: World, stock: Stock) -> None:
