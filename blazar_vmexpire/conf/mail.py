@@ -88,9 +88,17 @@ OPTS = [
     ),
     cfg.BoolOpt(
         "tell_extensions",
-        default=False,
+        default=True,
         help="Whether an owner who was told of an end is told when that is extended, by whom and"
-        " until when; the calendar entry of that end moves with it.",
+        " until when; the calendar entry of that end moves with it, at once. Without it, the entry"
+        " moves with the next reminder.",
+    ),
+    cfg.BoolOpt(
+        "tell_deletions",
+        default=False,
+        help="Whether an owner who was told of an end is told when the VM is gone before that,"
+        " whoever deleted it; the calendar entry of that end goes with it. Without it, the entry"
+        " stays: who deletes their own VM gets no mail about that.",
     ),
     cfg.Opt(
         "digest",

@@ -38,6 +38,8 @@ class Kind(enum.StrEnum):
     ENDED = "ended"
     #: What was announced will not happen: the VM is let go, or held for a while.
     EXEMPTED = "exempted"
+    #: The VM is gone before its end, whoever deleted it.
+    GONE = "gone"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

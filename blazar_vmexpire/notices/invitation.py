@@ -29,7 +29,7 @@ _PUBLISHED = frozenset(
     }
 )
 #: What tells that it is over, or off.
-_CANCELLED = frozenset({Kind.ENDED, Kind.EXEMPTED})
+_CANCELLED = frozenset({Kind.ENDED, Kind.EXEMPTED, Kind.GONE})
 
 
 def entry(
@@ -44,7 +44,7 @@ def entry(
 
     There is one entry a VM: its UID stays, and SEQUENCE goes up with the generation, so that a
     calendar takes the newer end for the older one, in whatever order the mails arrive. What has
-    ended cancels it, and so does what has no end any more.
+    ended cancels it, and so does what is gone, or has no end any more.
 
     :param generation: of the VM's expiration.
     :param sender: of the mail: who publishes the entry.

@@ -131,7 +131,7 @@ def usual(kind: str) -> Notice:
         )
     if kind == Kind.QUARANTINED:
         return dataclasses.replace(notice, quarantine_at=_NOW)
-    if kind in (Kind.REMINDER, Kind.EXEMPTED):
+    if kind in (Kind.REMINDER, Kind.EXEMPTED, Kind.GONE):
         return notice
     if kind == Kind.PUT_BACK:
         # As our API says it, which speaks English.

@@ -25,7 +25,7 @@ _HOLDABLE = (State.ACTIVE, State.HELD)
 TELL_OF_THE_END = ("reminder/", "shortened", "earlier", db_api.FORCED)
 
 #: Kinds that say nothing any more once there is another end.
-_OF_ONE_END = (Kind.EXTENDED, Kind.REVIVED, Kind.EXEMPTED)
+_OF_ONE_END = (Kind.EXTENDED, Kind.REVIVED, Kind.EXEMPTED, Kind.GONE)
 
 
 @dataclasses.dataclass(slots=True)

@@ -118,7 +118,7 @@ def end_told(notices: Sequence[NoticeRow]) -> datetime.datetime | None:
     for notice in reversed(said):
         if notice.kind.startswith(_OF_AN_END):
             return notice.told_end
-        if notice.kind in (Kind.ENDED, Kind.EXEMPTED):
+        if notice.kind in (Kind.ENDED, Kind.EXEMPTED, Kind.GONE):
             return None
     return None
 

@@ -11,20 +11,17 @@ from blazar_vmexpire.worker import claims
 from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
-#: The notice that tells what has been done.
-ENDED = "ended"
-
 
 class LastWords:
     """Sends the notice of what was done; those of an end to come have been overtaken by it.
 
-    :param kind: of that notice.
+    :param kinds: of that notice.
     """
 
-    def __init__(self, tools: Tools, telling: Telling, kind: str = ENDED) -> None:
+    def __init__(self, tools: Tools, telling: Telling, *kinds: str) -> None:
         self._tools = tools
         self._telling = telling
-        self._kind = kind
+        self._kinds = kinds
 
     def say(self, row: Expiration, why_no_others: str) -> bool:
         """Try to send what is due; True when the pass is over with that.
@@ -32,12 +29,12 @@ class LastWords:
         :param why_no_others: why other notices that wait need not be sent any more.
         """
         waiting = self._waiting(row)
-        overtaken = [notice for notice in waiting if notice.kind != self._kind]
+        overtaken = [notice for notice in waiting if notice.kind not in self._kinds]
         if overtaken:
             self._telling.give_up(overtaken, why_no_others)
         now = self._tools.clock()
         for notice in waiting:
-            if notice.kind == self._kind and notice.due_at and notice.due_at <= now:
+            if notice.kind in self._kinds and notice.due_at and notice.due_at <= now:
                 self._telling.deliver(row, notice)
                 with self._tools.database.begin() as connection:
                     claims.finish(connection, row, now)
@@ -46,7 +43,7 @@ class LastWords:
 
     def due_at(self, row: Expiration) -> datetime.datetime | None:
         """Say when there is something to say again; None: never."""
-        dates = [n.due_at for n in self._waiting(row) if n.due_at and n.kind == self._kind]
+        dates = [n.due_at for n in self._waiting(row) if n.due_at and n.kind in self._kinds]
         return min(dates, default=None)
 
     def _waiting(self, row: Expiration) -> list[NoticeRow]:

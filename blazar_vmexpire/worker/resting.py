@@ -13,6 +13,7 @@ from blazar_vmexpire.cloud.servers import GONE, Server
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event
+from blazar_vmexpire.notices import Kind
 from blazar_vmexpire.worker import claims, judging, transitions
 from blazar_vmexpire.worker.kept import as_left
 from blazar_vmexpire.worker.last_words import LastWords
@@ -29,7 +30,7 @@ class Resting:
 
     def __init__(self, tools: Tools, telling: Telling) -> None:
         self._tools = tools
-        self._last_words = LastWords(tools, telling)
+        self._last_words = LastWords(tools, telling, Kind.ENDED)
 
     def __call__(self, row: Expiration) -> None:
         """Tell its owner what was done; then see whether it is as it was left.

@@ -63,7 +63,7 @@ class Steps:
         self._claims = release
         telling = Telling(tools)
         jobs = Jobs(tools)
-        self._last_words = LastWords(tools, telling)
+        self._last_words = LastWords(tools, telling, Kind.ENDED, Kind.GONE)
         self._farewell = LastWords(tools, telling, Kind.EXEMPTED)
         keeping = Keeping(tools, telling)
         tending = Tending(tools, telling, jobs, keeping)
@@ -76,7 +76,7 @@ class Steps:
             State.ENDING: Ending(tools, telling, jobs, keeping),
             State.ENDED: Resting(tools, telling),
             State.REVIVING: Reviving(tools, telling),
-            State.VANISHED: Vanishing(tools),
+            State.VANISHED: Vanishing(tools, telling),
             State.FAILED: self._rest,
             State.EXEMPT: self._look_at_exempt,
             State.DELETED: self._look_at_deleted,

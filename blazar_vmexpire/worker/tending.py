@@ -23,6 +23,7 @@ from blazar_vmexpire.db.holds import Hold
 from blazar_vmexpire.exceptions import ActionFailed, ClaimLost
 from blazar_vmexpire.explicit import Pending
 from blazar_vmexpire.lifecycle import Event, State
+from blazar_vmexpire.notices import Kind
 from blazar_vmexpire.worker import claims, judging, quarantine
 from blazar_vmexpire.worker.case import Case, overtaken, read
 from blazar_vmexpire.worker.changed_terms import ChangedTerms
@@ -33,7 +34,6 @@ from blazar_vmexpire.worker.gathering import Gathering
 from blazar_vmexpire.worker.holding import Holding
 from blazar_vmexpire.worker.jobs import Jobs
 from blazar_vmexpire.worker.keeping import Keeping
-from blazar_vmexpire.worker.last_words import ENDED
 from blazar_vmexpire.worker.pretending import Pretending
 from blazar_vmexpire.worker.replacing import RECHECK, Replacing
 from blazar_vmexpire.worker.telling import Telling
@@ -215,7 +215,7 @@ class Tending:
         """Let notices rest that a later one, or a new end, has overtaken."""
         past = overtaken(case.notices, case.row.generation)
         # Of the end of a VM that was kept, and that its owner has back.
-        past += [n for n in case.notices if n.due_at is not None and n.kind == ENDED]
+        past += [n for n in case.notices if n.due_at is not None and n.kind == Kind.ENDED]
         if past:
             self._telling.give_up(past, "a later notice took its place")
             case.notices = [n for n in case.notices if n not in past]

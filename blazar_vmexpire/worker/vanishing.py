@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 
+import sqlalchemy as sa
 from oslo_log import log as logging
 
 from blazar_vmexpire import leases, lifecycle
@@ -21,7 +22,9 @@ from blazar_vmexpire.conf.types import format_duration
 from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.lifecycle import Event, State
-from blazar_vmexpire.worker import claims
+from blazar_vmexpire.notices import Kind, Saying
+from blazar_vmexpire.worker import claims, confirming
+from blazar_vmexpire.worker.telling import Telling
 from blazar_vmexpire.worker.tools import Tools
 
 LOG = logging.getLogger(__name__)
@@ -29,6 +32,9 @@ LOG = logging.getLogger(__name__)
 #: A VM that Nova does not find is looked for once more after this long: one answer out of several
 #: API servers may come from a replica that lags behind.
 MAKE_SURE = datetime.timedelta(seconds=5)
+
+#: Said of one that nobody is known to have deleted.
+_UNEXPLAINED = Saying("the cloud does not know it any more, and nothing tells who deleted it")
 
 #: What its coming back means for one that was in another state than a live one.
 _BACK = {
@@ -41,8 +47,9 @@ _BACK = {
 class Vanishing:
     """The step of a VM in state ``vanished``."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, telling: Telling) -> None:
         self._tools = tools
+        self._telling = telling
 
     def __call__(self, row: Expiration) -> None:
         """Look for it once more, and let it go, keep it for now, or welcome it back.
@@ -65,13 +72,13 @@ class Vanishing:
             return
         why = self._explanation(row, server)
         if why is not None:
-            self._let_go(row, now, by="its owner, or an administrator", evidence=why)
+            self._let_go(row, now, why, explained=True)
             return
         with self._tools.database.begin() as connection:
             verdict = self._tools.book.verdict(connection, row, now)
         if not verdict.expires:
             # Whoever withdraws need not wait for it.
-            self._let_go(row, now, by="somebody unknown", evidence="it is not in scope any more")
+            self._let_go(row, now, "it is not in scope any more")
             return
         self._keep(row, now)
 
@@ -114,7 +121,7 @@ class Vanishing:
                 "Nova does not know it any more, and nothing tells who deleted it; its lease was"
                 f" kept for {format_duration(hold)}"
             )
-            self._let_go(row, now, by="somebody unknown", evidence=reason)
+            self._let_go(row, now, reason)
 
     def _welcome_back(self, row: Expiration, now: datetime.datetime) -> None:
         event = _BACK.get(row.progress.get("vanished_from", ""), Event.REAPPEAR)
@@ -130,14 +137,17 @@ class Vanishing:
             )
             db_api.record(connection, row, "reappeared", now)
 
-    def _let_go(self, row: Expiration, now: datetime.datetime, *, by: str, evidence: str) -> None:
+    def _let_go(
+        self, row: Expiration, now: datetime.datetime, evidence: str, *, explained: bool = False
+    ) -> None:
         # Nova was not to remove it together with the VM.
         snapshot.unprotect(self._tools.cloud, row.progress.get("undo", {}))
         with self._tools.database.begin() as connection:
+            tells = self._tell(connection, row, now, None if explained else _UNEXPLAINED)
             claims.finish(
                 connection,
                 row,
-                None,
+                now if tells else None,
                 state=lifecycle.after(row.state, Event.GONE).value,
                 progress={},
                 attempts=0,
@@ -146,4 +156,27 @@ class Vanishing:
             )
             if row.lease_id is not None:
                 leases.destroy(connection, [row.lease_id])
+            by = "its owner, or an administrator" if explained else "somebody unknown"
             db_api.record(connection, row, "deleted", now, by=by, evidence=evidence)
+
+    def _tell(
+        self,
+        connection: sa.Connection,
+        row: Expiration,
+        now: datetime.datetime,
+        reason: Saying | None,
+    ) -> bool:
+        """Have its owner told, if they are to know, and were told of an end to come."""
+        told_end = confirming.end_told(db_api.notices_of(connection, row.server_id))
+        tells: bool = self._tools.conf.vmexpire_mail.tell_deletions
+        if not tells or told_end is None or told_end <= now:
+            return False
+        db_api.add_notice(
+            connection,
+            row,
+            Kind.GONE,
+            now,
+            message_id=self._telling.message_id(row, Kind.GONE),
+            details=confirming.off(told_end) | (reason.as_details() if reason else {}),
+        )
+        return True

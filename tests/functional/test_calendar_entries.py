@@ -24,7 +24,6 @@ def entries(world: World) -> list[Any]:
 
 
 @pytest.mark.options({"virtual:vm": {"on_end_action": "delete"}})
-@pytest.mark.options({"vmexpire_mail": {"tell_extensions": "true"}})
 def test_an_entry_follows_the_end_and_goes_with_the_vm(world: World) -> None:
     server_id = world.adopt()
     first_end = world.row(server_id).ends_at
@@ -72,9 +71,12 @@ def is_cancelled(world: World, server_id: str, ends_at: datetime.datetime) -> No
     assert not hasattr(last.vevent, "valarm")
     (event,) = icalendar.Calendar.from_ical(str(calendar_of(world.mails[-1]))).walk("VEVENT")
     assert (event["UID"], event["STATUS"]) == (f"{server_id}@localhost", "CANCELLED")
-    text = " ".join(world.mails[-1].get_content().split())
-    assert "will not be" in text.partition(".")[0]
-    assert f"{ends_at:%Y-%m-%d %H:%M} UTC" in text
+    assert f"{ends_at:%Y-%m-%d %H:%M} UTC" in text_of_last(world)
+
+
+def text_of_last(world: World) -> str:
+    """Return the text of the last mail, its lines joined."""
+    return " ".join(world.mails[-1].get_content().split())
 
 
 def exempt(world: World, server_id: str) -> exclusions.Exclusion:
@@ -98,7 +100,8 @@ def test_an_exemption_takes_the_entry_out_of_the_calendar(world: World) -> None:
     exemption = exempt(world, server_id)
     assert world.state(server_id) == "exempt"
     is_cancelled(world, server_id, ends_at)
-    assert "It does not expire any more." in " ".join(world.mails[-1].get_content().split())
+    assert "will not be" in text_of_last(world).partition(".")[0]
+    assert "It does not expire any more." in text_of_last(world)
     # Whoever comes back into scope is told of the new end, by a later entry.
     with world.harness.database.begin() as connection:
         exclusions.remove(
@@ -150,9 +153,62 @@ def test_a_hold_takes_the_entry_out_of_the_calendar(world: World) -> None:
         world.settle()
     assert world.state(server_id) == "held"
     is_cancelled(world, server_id, ends_at)
-    assert f"holds it until {until:%Y-%m-%d %H:%M} UTC" in " ".join(
-        world.mails[-1].get_content().split()
-    )
+    assert "will not be" in text_of_last(world).partition(".")[0]
+    assert f"holds it until {until:%Y-%m-%d %H:%M} UTC" in text_of_last(world)
+
+
+TELL_DELETIONS = pytest.mark.options({"vmexpire_mail": {"tell_deletions": "true"}})
+
+
+def delete(world: World, server_id: str) -> None:
+    """Have somebody delete a VM, and let what follows happen."""
+    world.cloud.compute.vanish(server_id)
+    world.see(server_id)
+    world.live(world.clock.now() + timedelta(minutes=1))
+    assert world.state(server_id) == "deleted"
+
+
+@TELL_DELETIONS
+@pytest.mark.parametrize("mail_server", ["there", "away"])
+def test_who_deletes_a_vm_themselves_has_its_entry_taken_out(
+    world: World, mail_server: str
+) -> None:
+    server_id, ends_at = told_of_its_end(world)
+    if mail_server == "away":
+        world.mail.answers["DATA"] = "451 later"
+    delete(world, server_id)
+    world.mail.answers.clear()
+    world.live(world.clock.now() + timedelta(hours=6))
+    is_cancelled(world, server_id, ends_at)
+    assert "is gone before its end on" in str(world.mails[-1]["Subject"])
+    assert "It was deleted by its owner, another member" in text_of_last(world)
+    assert "Why:" not in text_of_last(world)
+    world.live(world.clock.now() + timedelta(days=30))
+    assert len(world.mails) == 2
+
+
+@TELL_DELETIONS
+def test_whose_vm_is_gone_unexplained_is_told_that(world: World) -> None:
+    server_id, ends_at = told_of_its_end(world)
+    world.cloud.compute.lose(server_id)
+    world.see(server_id)
+    world.live(world.clock.now() + timedelta(hours=2))
+    assert world.state(server_id) == "deleted"
+    is_cancelled(world, server_id, ends_at)
+    assert "nothing tells who deleted it" in text_of_last(world)
+
+
+@TELL_DELETIONS
+def test_a_deletion_is_told_to_nobody_who_was_told_of_no_end(world: World) -> None:
+    delete(world, world.adopt())
+    assert world.mails == []
+
+
+def test_by_default_a_deletion_is_told_to_nobody(world: World) -> None:
+    server_id, _ = told_of_its_end(world)
+    delete(world, server_id)
+    world.live(world.clock.now() + timedelta(days=30))
+    assert len(world.mails) == 1
 
 
 def test_who_stands_in_for_an_owner_gets_no_entries(world: World) -> None:

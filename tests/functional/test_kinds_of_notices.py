@@ -134,7 +134,6 @@ def test_the_last_one_before_a_quarantine_says_so_too(world: World) -> None:
 
 
 @pytest.mark.options({"virtual:vm": {"quarantine": "3d"}})
-@pytest.mark.options({"vmexpire_mail": {"tell_extensions": "true"}})
 def test_who_has_a_vm_back_is_told_what_was_undone_and_the_new_end(world: World) -> None:
     server_id = world.adopt()
     world.live(end_of(world, server_id) - timedelta(days=2))

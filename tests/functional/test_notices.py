@@ -256,10 +256,6 @@ def test_notices_of_a_big_batch_wait_their_turn_and_all_arrive(world: World) -> 
     assert {the_end(world, server_id) for server_id in servers} == {end}
 
 
-TELLING = pytest.mark.options({"vmexpire_mail": {"tell_extensions": "true"}})
-
-
-@TELLING
 @pytest.mark.parametrize("who", ["alice", "administrator"])
 def test_an_owner_who_was_told_of_an_end_is_told_that_it_is_off(world: World, who: str) -> None:
     server_id = world.adopt()
@@ -281,7 +277,6 @@ def test_an_owner_who_was_told_of_an_end_is_told_that_it_is_off(world: World, wh
     assert "will be" in str(world.mails[-1]["Subject"])
 
 
-@TELLING
 def test_who_extends_again_and_again_is_told_once_a_day(world: World) -> None:
     server_id = world.adopt()
     world.live(the_end(world, server_id) - timedelta(days=5))
@@ -296,7 +291,6 @@ def test_who_extends_again_and_again_is_told_once_a_day(world: World) -> None:
     assert len(world.mails) == 3
 
 
-@TELLING
 def test_who_was_told_of_no_end_is_told_of_no_extension(world: World) -> None:
     server_id = world.adopt()
     world.live(the_end(world, server_id) - timedelta(days=20))
@@ -305,6 +299,7 @@ def test_who_was_told_of_no_end_is_told_of_no_extension(world: World) -> None:
     assert world.mails == []
 
 
+@pytest.mark.options({"vmexpire_mail": {"tell_extensions": "false"}})
 def test_that_an_end_is_off_need_not_be_told(world: World) -> None:
     server_id = world.adopt()
     world.live(the_end(world, server_id) - timedelta(days=5))
