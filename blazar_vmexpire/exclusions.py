@@ -19,6 +19,8 @@ import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 
 from blazar_vmexpire.db import api as db_api
+from blazar_vmexpire.db import log_lines
+from blazar_vmexpire.db.journal import Happening
 from blazar_vmexpire.db.models import exclusions, expirations, projects
 from blazar_vmexpire.lifecycle import State
 
@@ -359,8 +361,16 @@ def _record(
     request_id: str | None,
     **details: object,
 ) -> None:
-    """Add to the history of a VM that was named; that of others says so once they are let go."""
+    """Add to the history of a VM that was named; that of others says so once they are let go.
+
+    Of a project and the like, the log says who did it, also when the exclusion is no more.
+    """
+    details["exclusion"] = exclusion.id
     if exclusion.kind != Kind.SERVER:
+        log_lines.write_of(
+            f"{exclusion.kind.capitalize()} {exclusion.value}",
+            Happening(exclusion.value, event, details, author, request_id),
+        )
         return
     row = db_api.get(connection, exclusion.value)
     db_api.write_history(
@@ -374,7 +384,7 @@ def _record(
                 "generation": 0 if row is None else row.generation,
                 "actor": author,
                 "request_id": request_id,
-                "details": {**details, "exclusion": exclusion.id},
+                "details": details,
             }
         ],
     )

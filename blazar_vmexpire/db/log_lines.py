@@ -55,6 +55,14 @@ def write(journal: Journal) -> None:
         LOG.info("%d servers: %s", count, _spoken(event))
 
 
+def write_of(subject: str, happening: Happening) -> None:
+    """Log what happened to somebody other than one VM, of whom there is no history.
+
+    :param subject: who that is: ``Project 1234``.
+    """
+    LOG.info("%s: %s", words.one_line(subject, _LONGEST), "; ".join(_parts([happening], None)))
+
+
 def _log(server_id: str, happenings: list[Happening], finish: Finish | None) -> None:
     level = max((_level(it) for it in happenings), default=levels.DEBUG)
     if not happenings and finish is not None and finish.before != finish.after:

@@ -120,5 +120,25 @@ def test_no_address_and_no_secret_is_logged_beyond_debug(
     assert "a-mail-password" not in debugged
 
 
+def test_who_left_a_project_out_and_took_that_back_is_in_the_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    of = f"project {world.alpha}"
+    body = {"kind": "project", "value": world.alpha, "reason": "ask ops@example.org"}
+    added = world.as_admin.post("/v1/vm-expiration-exclusions", json=body)
+    exclusion_id = added.json["vm_expiration_exclusion"]["id"]
+    path = f"/v1/vm-expiration-exclusions/{exclusion_id}?reason=over"
+    assert world.as_admin.delete(path).status_code == 204
+    excluded, removed = [line for line in ours(caplog) if line.lower().startswith(f"{of}: ")]
+    assert re.search(
+        rf": excluded \(exclusion {exclusion_id}\) by \S+: ask .*; request req-", excluded
+    )
+    assert re.search(
+        rf": exclusion removed \(exclusion {exclusion_id}\) by \S+: over; request req-", removed
+    )
+    assert "ops@example.org" not in excluded
+
+
 def test_a_database_error_does_not_show_what_was_to_be_written(world: World) -> None:
     assert world.harness.plugin.tools.database.engine.hide_parameters
