@@ -53,7 +53,11 @@ test: venv-test lint ## Everything but the long scenarios: style, unit, function
 	  $(PYTEST) -m "not long" --last-failed --last-failed-no-failures none \
 	    tests/unit tests/functional $(ARGS); }
 	@echo "==> tests: integration"
-	@$(PYTEST) -m "not long" tests/integration $(ARGS)
+	@# So can fifty scenarios beside each other: what failed has to pass without the others.
+	@$(PYTEST) -m "not long" tests/integration $(ARGS) || { \
+	  echo "==> tests: integration, those that failed (named above) without the others"; \
+	  $(PYTEST) -m "not long" --last-failed --last-failed-no-failures none \
+	    tests/integration $(ARGS); }
 
 .PHONY: test-full
 test-full: venv-test lint ## The same with the long scenarios
@@ -90,7 +94,11 @@ functional: venv-test ## Tests on real databases and a real mail server, in proc
 .PHONY: integration
 integration: venv-test ## Tests on the sandbox: real Keystone, Nova, Glance and Blazar
 	@echo "==> tests: integration"
-	@$(PYTEST) -m "not long" tests/integration $(ARGS)
+	@# So can fifty scenarios beside each other: what failed has to pass without the others.
+	@$(PYTEST) -m "not long" tests/integration $(ARGS) || { \
+	  echo "==> tests: integration, those that failed (named above) without the others"; \
+	  $(PYTEST) -m "not long" --last-failed --last-failed-no-failures none \
+	    tests/integration $(ARGS); }
 
 .PHONY: bench
 bench: venv-test ## Measure: adoption and reconciliation of large clouds, mails, Horizon
