@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextvars
 import datetime
 import email
@@ -27,6 +26,7 @@ from blazar_vmexpire.db import api as db_api
 from blazar_vmexpire.db.api import Expiration, NoticeRow
 from blazar_vmexpire.db.models import chores, history
 from tests import databases
+from tests.integration.turns import Turns
 from tests.integration.waiting import Stopwatch, utcnow, wait_for
 from tools.sandbox import Sandbox
 
@@ -134,36 +134,6 @@ class Account:
             check=False,
             timeout=180,
         )
-
-
-class Turns:
-    """A lock that is given to those who wait for it in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._queue: collections.deque[object] = collections.deque()
-
-    def take(self, within: float) -> bool:
-        """Take a turn; returns False if others had theirs for so many seconds."""
-        me = object()
-        with self._changed:
-            self._queue.append(me)
-            if self._changed.wait_for(lambda: self._queue[0] is me, within):
-                return True
-            self._queue.remove(me)
-            return False
-
-    def give_back(self) -> None:
-        """Let the next one have theirs."""
-        with self._changed:
-            self._queue.popleft()
-            self._changed.notify_all()
-
-    def __enter__(self) -> None:
-        assert self.take(within=600), "it never was this scenario's turn"
-
-    def __exit__(self, *exception: object) -> None:
-        self.give_back()
 
 
 class Cloud:

@@ -11,23 +11,30 @@ from typing import Any
 from tests.integration.cloudlib import MINUTE, Cloud, Vm, images_of
 from tests.integration.waiting import wait_until
 
+#: How long before an end somebody is ready for it.
+_READY = datetime.timedelta(seconds=18)
+
 
 def choose_end(vms: list[Vm], moment: datetime.datetime) -> None:
-    """Shorten leases to end at a date, as owners may: they need no notice of that."""
+    """Shorten leases to end at a date, as owners may: they need no notice of that.
+
+    The turn at that moment is booked, for :func:`turn_at_the_end`.
+    """
     for vm in vms:
         vm.move_end(moment + 3 * MINUTE)
         vm.move_end(moment)
+    vms[0].cloud.turns.book(moment - _READY)
 
 
 @contextlib.contextmanager
 def turn_at_the_end(cloud: Cloud, vms: list[Vm]) -> Iterator[None]:
     """Take a turn a moment before the end of VMs; move that if it is somebody else's."""
     while True:
-        ends_at = vms[0].ends_at
-        wait_until(ends_at - datetime.timedelta(seconds=18))
-        if cloud.turns.take(within=6):
+        ready_at = vms[0].ends_at - _READY
+        wait_until(ready_at)
+        if cloud.turns.take_booked(ready_at, within=6):
             break
-        choose_end(vms, ends_at + 2 * MINUTE)
+        choose_end(vms, vms[0].ends_at + 2 * MINUTE)
     try:
         yield
     finally:

@@ -72,7 +72,8 @@ def test_a_manager_killed_in_the_middle_of_the_end(rough: Cloud) -> None:
     """Of three VMs, each in a step of its own; a fourth one is booted while nobody listens."""
     with rough.turns:
         vms = [rough.boot(f"killed over {number}") for number in range(3)]
-        choose_end(vms, in_minutes(2))
+        # When those have had their turns who need no certain moment.
+        choose_end(vms, in_minutes(3))
     with turn_at_the_end(rough, vms):
 
         def in_the_middle() -> bool:
@@ -96,8 +97,8 @@ def test_nova_and_glance_down_at_the_end(rough: Cloud) -> None:
     """Without Nova nothing happens, without Glance nothing more than the VM's being stopped."""
     with rough.turns:
         vm, other = rough.boot("no Nova, no Glance"), rough.boot("no Glance, extended")
-        # After the end above: who finds the turn taken waits two minutes more.
-        choose_end([vm, other], in_minutes(4))
+        # After the end above.
+        choose_end([vm, other], in_minutes(5))
         lease_id = other.row().lease_id
     with turn_at_the_end(rough, [vm, other]):
         rough.stop("nova-api")
