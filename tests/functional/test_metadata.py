@@ -13,8 +13,8 @@ import pytest
 from blazar_vmexpire import labels
 from blazar_vmexpire.intake.notifications import Endpoint
 from blazar_vmexpire.labels import Labels
+from tests.functional.intake import unversioned, versioned
 from tests.functional.manage import Manage
-from tests.functional.test_intake import unversioned, versioned
 from tests.functional.test_removal import withdraw
 from tests.functional.world import DATE, World
 

@@ -21,8 +21,8 @@ from blazar_vmexpire.cmd.status import CHECKS, main
 from blazar_vmexpire.db.models import chores
 from tests import databases
 from tests.fakes.cloud import FakeCloud
+from tests.functional.intake import Bus, at_work, wait_for_state, wait_until
 from tests.functional.manage import settings
-from tests.functional.test_intake import Bus, at_work, wait_for_state, wait_until
 from tests.functional.world import World
 from tests.mail_servers import MailServer
 
