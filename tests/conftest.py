@@ -14,6 +14,9 @@ import pytest
 from blazar_vmexpire.db.engine import Database
 from tests import databases
 
+# What tests share says what it compared, as tests do.
+pytest.register_assert_rewrite("tests.functional")
+
 _SERVERS = ("mariadb", "postgresql")
 
 # The machine is shared: what takes long is not wrong.
