@@ -28,7 +28,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
-from tests.fakes import compute, identity, image, volume, wire
+from tests.fakes import compute, identity, image, servers, volume, wire
 
 
 class FakeCloud:
@@ -74,7 +74,7 @@ class FakeCloud:
     # What is in it
 
     def add_server(self, **attributes: Any) -> str:
-        """Add a VM and return its UUID; see :class:`tests.fakes.compute.Vm` for the attributes.
+        """Add a VM and return its UUID; see :class:`tests.fakes.servers.Vm` for the attributes.
 
         Its project and user are made when they are not given.
         """
@@ -96,7 +96,7 @@ class FakeCloud:
             volume_id = self.volume.add(**attributes)
             # The root disk of a VM that does not boot from a volume is /dev/vda, and no volume.
             number = len(vm.volumes) + (vm.image_id is not None)
-            vm.volumes[volume_id] = compute.Attached(
+            vm.volumes[volume_id] = servers.Attached(
                 f"/dev/vd{'abcdefgh'[number]}", delete_on_termination
             )
             return volume_id
@@ -231,7 +231,7 @@ class FakeCloud:
             return wire.Response(status, fault.body)
         for prefix, error in {
             "/identity": identity.error,
-            "/compute": compute.error,
+            "/compute": servers.error,
             "/image": image.error,
             "/volume": volume.error,
         }.items():

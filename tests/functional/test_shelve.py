@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.compute import Vm
+from tests.fakes.servers import Vm
 from tests.functional.killed import die_at_request
 from tests.functional.test_kept import end_of, live_past_end, power, reconcile
 from tests.functional.world import World

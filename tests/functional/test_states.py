@@ -21,7 +21,7 @@ from docutils.parsers.rst import Directive, directives
 from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.db import api as db_api
-from tests.fakes.compute import Vm
+from tests.fakes.servers import Vm
 from tests.functional.world import World
 
 PAGE = Path(__file__).resolve().parents[2] / "doc" / "source" / "admin" / "states.rst"
