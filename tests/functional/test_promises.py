@@ -249,5 +249,5 @@ def test_the_promises_hold(backend: Backend) -> None:
 @pytest.mark.long
 def test_the_promises_hold_in_other_stories(backend: Backend) -> None:
     """Others each time, and longer ones; one that broke a promise is kept in ``.hypothesis``."""
-    number = 40 if backend.name == "sqlite" else 6
+    number = 20 if backend.name == "sqlite" else 6
     hold(backend, max_examples=number, stateful_step_count=40)
