@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import random
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +21,14 @@ from pathlib import Path
 from tests.integration import cloudlib, waiting
 from tests.integration.cloudlib import Cloud
 from tests.integration.waiting import Stopwatch
+from tools.demo.terms import free_offset
 from tools.sandbox import Sandbox, SandboxError, ports
 from tools.sandbox.schema import archive_path
+
+#: What this session's sandboxes listen on: between the look and the start of the last of its
+#: services, a port is free.
+_given: set[int] = set()
+_choosing = threading.Lock()
 
 #: Lines of a log that a failure shows.
 _TAIL = 40
@@ -166,15 +172,17 @@ class Stage:
 
 
 def _free_offset() -> int:
-    """Find an offset at which all ports of a sandbox are free."""
-    with socket.socket() as probe:
-        # Another session that looks at the same moment begins somewhere else.
-        probe.bind((ports.HOST, 0))
-        begin = probe.getsockname()[1] % 100
-    for offset in range(1000 + begin, ports.MAXIMUM_OFFSET, 100):
-        if all(ports.is_free(port) for port in ports.service_ports(offset).values()):
-            return offset
-    raise SandboxError("found no port offset at which all ports are free")
+    """Find an offset at which all ports of a sandbox are free, that no other stage was given.
+
+    Two that differ by hundreds share no port, whatever services they are of: no two of the standard
+    ports do. In any order, because another session may be looking at the same moment.
+    """
+    hundreds = range(1000, ports.MAXIMUM_OFFSET, 100)
+    with _choosing:
+        shuffled = random.sample(hundreds, len(hundreds))
+        offset = free_offset(found for found in shuffled if found not in _given)
+        _given.add(offset)
+        return offset
 
 
 def _gather(cloud: Cloud, vms: list[cloudlib.Vm]) -> str:

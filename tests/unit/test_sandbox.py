@@ -126,6 +126,12 @@ def test_offset_moves_every_standard_port():
     assert set(moved) == set(ports.STANDARD_PORTS)
 
 
+def test_offsets_that_differ_by_hundreds_share_no_port():
+    """So two sandboxes that start at the same moment cannot take each other's."""
+    standard = ports.STANDARD_PORTS.values()
+    assert len({port % 100 for port in standard}) == len(standard)
+
+
 @pytest.mark.parametrize("offset", [0, ports.DEFAULT_OFFSET, ports.MAXIMUM_OFFSET])
 def test_ports_stay_below_the_ephemeral_ones(offset):
     assert max(ports.service_ports(offset).values()) < ports.FIRST_EPHEMERAL
