@@ -11,6 +11,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_utils import timeutils, uuidutils
 
+from blazar_vmexpire.cmd import manage_recipients
 from blazar_vmexpire.cmd.manage_base import CommandError, Commands
 from blazar_vmexpire.notices import (
     DIGEST,
@@ -36,7 +37,7 @@ _PREVIEWS = [*KINDS, DIGEST, *samples.ALARMS]
 
 
 def add_commands(commands: Commands[Any]) -> None:
-    """Add ``mail preview`` and ``mail test``."""
+    """Add ``mail preview``, ``mail test`` and ``mail recipients``."""
     mail = commands.add_parser("mail", help="look at the mails, and try whether they arrive")
     parts = mail.add_subparsers(title="commands", metavar="COMMAND", required=True)
     preview = parts.add_parser(
@@ -65,6 +66,7 @@ def add_commands(commands: Commands[Any]) -> None:
     )
     test.add_argument("address", metavar="ADDRESS", type=_address, help="whom to send it to")
     test.set_defaults(run=_test)
+    manage_recipients.add_command(parts)
 
 
 def _address(text: str) -> str:

@@ -221,6 +221,11 @@ class Notice:
         return self.kind.partition("/")[0]
 
     @property
+    def kinds(self) -> frozenset[str]:
+        """Of which kinds it is, for who wants some: a last reminder is a reminder, too."""
+        return frozenset({self.bare_kind, self.template})
+
+    @property
     def template(self) -> str:
         """The name of the template that words it: its kind, but every reminder has the same."""
         kind = self.bare_kind

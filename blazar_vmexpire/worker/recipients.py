@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from blazar_vmexpire import RESOURCE_TYPE
 from blazar_vmexpire.addresses import BadAddress, parse_recipient
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cloud.keystone import User
 from blazar_vmexpire.db import api as db_api
-from blazar_vmexpire.db.api import Expiration, NoticeRow
+from blazar_vmexpire.db.api import Expiration
 from blazar_vmexpire.notices import MailUnavailable, UserAddress, language
 from blazar_vmexpire.rules import Contact, Copy, Mailing, Way
 from blazar_vmexpire.worker.tools import Tools
@@ -64,16 +64,34 @@ class _Unreachable(Exception):
     """A link of the chain is passed over; the message says why."""
 
 
-class Recipients:
-    """Finds who gets a notice."""
+def report_orphan(tools: Tools, row: Expiration, kind: str, missing: str | None) -> None:
+    """Have it said, once, that the VM's user or project is gone: a person has to look.
 
-    def __init__(self, tools: Tools) -> None:
+    Nothing follows from it: the VM ends when it would have ended, not earlier and not later.
+    """
+    with tools.database.begin() as connection:
+        db_api.record_once(connection, row, "orphaned", tools.clock(), **{kind: missing})
+
+
+class Recipients:
+    """Finds who gets a notice.
+
+    :param report: told of VMs whose user is gone.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        report: Callable[[Tools, Expiration, str, str | None], None] = report_orphan,
+    ) -> None:
         self._tools = tools
+        self._report = report
         self._address = UserAddress(tools.conf.vmexpire_mail.mail_address_template)
 
-    def find(self, row: Expiration, notice: NoticeRow, mailing: Mailing) -> Recipient:
+    def find(self, row: Expiration, refused: Mapping[str, int], mailing: Mailing) -> Recipient:
         """Say who gets a notice.
 
+        :param refused: how often it was refused for good, by address in small letters.
         :param mailing: what the rules file says of the VM.
         :raises errors.CloudError: Keystone does not answer; that says nothing about anybody.
         :raises MailUnavailable: nobody can be reached, and undeliverable_contact is not set.
@@ -86,7 +104,7 @@ class Recipients:
         try:
             address = self._usable(owner, f"user {row.user_id}")
             return Recipient(
-                addresses=self._not_refused(notice, [address]),
+                addresses=self._not_refused(refused, [address]),
                 owner_name=name,
                 is_owner=True,
                 language=None if owner is None else self._language(owner),
@@ -97,7 +115,7 @@ class Recipients:
             try:
                 addresses, left_out = self._resolve(row, contact)
                 return Recipient(
-                    addresses=self._not_refused(notice, addresses),
+                    addresses=self._not_refused(refused, addresses),
                     owner_name=name,
                     why="; ".join(passed_over),
                     contact=contact,
@@ -113,27 +131,31 @@ class Recipients:
         return language.known(user.attributes.get(attribute)) if attribute else None
 
     def with_copies(
-        self, row: Expiration, recipient: Recipient, mailing: Mailing, kind: str
+        self, row: Expiration, recipient: Recipient, mailing: Mailing, kinds: Collection[str]
     ) -> Recipient:
         """Add who gets copies of a mail; who cannot be found, or gets it anyway, gets none.
 
-        :param kind: of the mail, without its suffix.
+        :param kinds: that the mail is of, without a suffix.
         :raises errors.CloudError: Keystone does not answer.
         """
         if self._tools.conf[RESOURCE_TYPE].dry_run:
             return recipient
         told = {address.lower() for address in recipient.addresses}
-        cc = self._copies(row, mailing.cc, kind, told)
-        bcc = self._copies(row, mailing.bcc, kind, told | cc.keys())
+        cc = self._copies(row, mailing.cc, kinds, told)
+        bcc = self._copies(row, mailing.bcc, kinds, told | cc.keys())
         return dataclasses.replace(recipient, cc=tuple(cc.values()), bcc=tuple(bcc.values()))
 
     def _copies(
-        self, row: Expiration, copies: Sequence[Copy], kind: str, without: Collection[str]
+        self,
+        row: Expiration,
+        copies: Sequence[Copy],
+        kinds: Collection[str],
+        without: Collection[str],
     ) -> dict[str, str]:
         """Say who gets a copy: addresses by what they are in small letters."""
         found: dict[str, str] = {}
         for copy in copies:
-            if not copy.kinds or kind in copy.kinds:
+            if not copy.kinds or not copy.kinds.isdisjoint(kinds):
                 # Nobody waits for them: what cannot be found is left out.
                 with contextlib.suppress(_Unreachable):
                     addresses, _ = self._resolve(row, copy.contact)
@@ -156,7 +178,7 @@ class Recipients:
         if row.user_id:
             with contextlib.suppress(errors.NotFound):
                 return self._tools.cloud.keystone.get_user(row.user_id)
-        report_orphan(self._tools, row, "user", row.user_id)
+        self._report(self._tools, row, "user", row.user_id)
         return None
 
     def _usable(self, user: User | None, name: str) -> str:
@@ -171,10 +193,10 @@ class Recipients:
             raise _Unreachable(f"user {user.name} is disabled")
         return address
 
-    def _not_refused(self, notice: NoticeRow, addresses: Sequence[str]) -> tuple[str, ...]:
+    def _not_refused(self, refused: Mapping[str, int], addresses: Sequence[str]) -> tuple[str, ...]:
         """Leave out who was refused too often for this notice."""
         limit = self._tools.conf.vmexpire_mail.max_refusals
-        times = {address: notice.refused.get(address.lower(), 0) for address in addresses}
+        times = {address: refused.get(address.lower(), 0) for address in addresses}
         left = tuple(address for address in addresses if times[address] < limit)
         if not left:
             said = [f"{address} was refused {times[address]} times" for address in addresses]
@@ -219,12 +241,3 @@ class Recipients:
             who = "no user has it" if not ids else f"none of {looked_at} users can be written to"
             raise _Unreachable(f"{contact}: {who}")
         return list(found.values()), len(ids) - looked_at
-
-
-def report_orphan(tools: Tools, row: Expiration, kind: str, missing: str | None) -> None:
-    """Have it said, once, that the VM's user or project is gone: a person has to look.
-
-    Nothing follows from it: the VM ends when it would have ended, not earlier and not later.
-    """
-    with tools.database.begin() as connection:
-        db_api.record_once(connection, row, "orphaned", tools.clock(), **{kind: missing})

@@ -252,10 +252,10 @@ class Telling:
             verdict = tools.book.verdict(connection, row, tools.clock())
             reminds = notice.kind.startswith("reminder/")
             told = db_api.kinds_told(connection, row) if reminds else set()
-        recipient = self._recipients.find(row, notice, verdict.mailing)
+        recipient = self._recipients.find(row, notice.refused, verdict.mailing)
         content = self._content(row, notice, recipient, verdict, told)
-        kind = content.template
-        return self._recipients.with_copies(row, recipient, verdict.mailing, kind), content
+        copied = self._recipients.with_copies(row, recipient, verdict.mailing, content.kinds)
+        return copied, content
 
     def _content(
         self,

@@ -340,6 +340,21 @@ def test_copies_go_beside_the_mail_by_kind(world: World, use: Use) -> None:
     assert world.mails[-1]["Cc"] == "hpc@example.org, boss@example.org"
 
 
+@pytest.mark.options({"virtual:vm": {"reminders": "2d"}})
+def test_copies_of_the_last_reminder_alone_or_of_all(world: World, use: Use) -> None:
+    use(
+        "cc: [{address: hpc@example.org, kinds: [last_reminder]}]\n"
+        "bcc: [{address: archive@example.org, kinds: [reminder]}]\nrules: []\n"
+    )
+    server_id = world.adopt()
+    remind(world, server_id)
+    assert world.recipients() == [ALICE, "archive@example.org"]
+    world.mail.forget()
+    remind(world, server_id, 9)
+    assert world.mails[0]["Subject"].startswith("Last reminder")
+    assert world.recipients() == [ALICE, "hpc@example.org", "archive@example.org"]
+
+
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("answer", ["550 5.1.1 no such user", "450 4.2.0 greylisted", "421 bye"])
 def test_a_copy_that_is_refused_does_no_harm(world: World, use: Use, answer: str) -> None:
