@@ -19,6 +19,9 @@ from tools.demo.narrator import Narrator
 from tools.demo.waiting import wait_for
 from tools.sandbox import Sandbox
 
+#: Alice's.
+ADDRESS = "alice@example.org"
+
 _LEASE = ("openstack", "reservation", "lease")
 _MAIL_PATIENCE = timedelta(seconds=60)
 
@@ -89,10 +92,9 @@ class Scene:
 
     def require_reminder(self, mail: Mail) -> None:
         """Require that a reminder went to the right person, in time, with the right date."""
-        address = "alice@example.org"
         self.require(
-            mail.recipients == address and f"{self.end:%Y-%m-%d %H:%M} UTC" in mail.text,
-            f"it went to {address} and names the end, {self.end:%H:%M} UTC",
+            mail.recipients == ADDRESS and f"{self.end:%Y-%m-%d %H:%M} UTC" in mail.text,
+            f"it went to {ADDRESS} and names the end, {self.end:%H:%M} UTC",
             mail,
         )
         ahead = self.end - mail.arrived_at

@@ -11,7 +11,7 @@ from typing import Any
 from tools.demo import course, terms
 from tools.demo.checks import in_order, require
 from tools.demo.narrator import Narrator, columns
-from tools.demo.scene import Scene
+from tools.demo.scene import ADDRESS, Scene
 from tools.demo.timing import Timings
 from tools.demo.waiting import wait_for
 from tools.sandbox import Sandbox
@@ -161,6 +161,14 @@ def extend(scene: Scene) -> None:
     require(said.code == 0, "the command succeeds", said.text)
     scene.require_lease(new_end, "the lease is ACTIVE and ends at")
     scene.end = new_end
+    mail = scene.await_mail("the mail that confirms it", 2)
+    scene.narrator.output(f"Subject: {mail.subject}")
+    scene.require(
+        mail.recipients == ADDRESS
+        and f"has been extended until {new_end:%Y-%m-%d %H:%M} UTC" in mail.subject,
+        "she has been told of an end, so she is told that it was moved",
+        mail,
+    )
 
 
 def too_far(scene: Scene) -> None:
@@ -211,7 +219,7 @@ def reminder_again(scene: Scene) -> None:
         f"been told of this very end, at least {terms.minutes(terms.MINIMUM_NOTICE)} before "
         "(minimum_notice). So a second reminder goes out."
     )
-    mail = scene.await_mail("the second reminder", 2, scene.end - terms.FIRST_NOTICE)
+    mail = scene.await_mail("the second reminder", 3, scene.end - terms.FIRST_NOTICE)
     scene.narrator.output(f"Subject: {mail.subject}")
     scene.require_reminder(mail)
 
@@ -292,15 +300,15 @@ def aftermath(scene: Scene) -> None:
 def last_mail(scene: Scene) -> None:
     """The owner is told what became of it."""
     scene.narrator.say("The owner is told what became of the VM, and where its image is.")
-    mail = scene.await_mail("the last mail", 3)
+    mail = scene.await_mail("the last mail", 4)
     scene.narrator.mail(mail)
     scene.require(
-        mail.recipients == scene.mails()[0].recipients and scene.image_id in mail.text,
+        mail.recipients == ADDRESS and scene.image_id in mail.text,
         "it went to alice, and names the image",
         mail,
     )
     count = len(scene.mails())
-    scene.require(count == 3, "there were three mails in all, none twice", count)
+    scene.require(count == 4, "there were four mails in all, none twice", count)
 
 
 def history(scene: Scene) -> None:
