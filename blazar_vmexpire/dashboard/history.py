@@ -76,6 +76,9 @@ _LABELS: dict[str, str] = {
     "would": gettext_lazy("Would have been done"),
 }
 
+#: What only says something to a mail server's administrator: the API has it.
+_LEFT_OUT = frozenset({"message_id"})
+
 #: What is done before the end, by the name of the action; at the end they have the words of tables.
 _BEFORE_END: dict[str, str] = {
     "notification": gettext_lazy("A notice, no more"),
@@ -109,14 +112,16 @@ def event(name: str) -> str:
 
 
 def details(name: str, found: Mapping[str, Any]) -> str:
-    """Say what belongs to it; what has no words of ours is named as it is.
+    """Say what belongs to it, as far as it says something to people.
+
+    What has no words of ours is named as it is.
 
     :param name: of the event.
     """
     return ", ".join(
         f"{_LABELS.get(key, key.replace('_', ' '))}: {_said(name, key, value)}"
         for key, value in found.items()
-        if value is not None and value is not False
+        if value is not None and value is not False and key not in _LEFT_OUT
     )
 
 

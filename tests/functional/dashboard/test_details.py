@@ -107,6 +107,7 @@ def test_how_it_happened_is_told_in_words_and_in_the_readers_dates(
     assert "Notice: Reminder (10d)" in rows[1]
     assert "Sent to: alice@example.org" in rows[1]
     assert f"End: {written(end)}" in rows[1]
+    assert "message" not in rows[1].lower()
     assert rows[2].endswith("Action: A notice, no more")
     assert f"Old end: {written(end)}" in rows[-1]
     assert f"New end: {written(new_end)}" in rows[-1]
