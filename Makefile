@@ -94,11 +94,7 @@ functional: venv-test ## Tests on real databases and a real mail server, in proc
 .PHONY: integration
 integration: venv-test ## Tests on the sandbox: real Keystone, Nova, Glance and Blazar
 	@echo "==> tests: integration"
-	@# So can fifty scenarios beside each other: what failed has to pass without the others.
-	@$(PYTEST) -m "not long" tests/integration $(ARGS) || { \
-	  echo "==> tests: integration, those that failed (named above) without the others"; \
-	  $(PYTEST) -m "not long" --last-failed --last-failed-no-failures none \
-	    tests/integration $(ARGS); }
+	@$(PYTEST) -m "not long" tests/integration $(ARGS)
 
 .PHONY: bench
 bench: venv-test ## Measure: adoption and reconciliation of large clouds, mails, Horizon

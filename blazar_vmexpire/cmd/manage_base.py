@@ -15,15 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from keystoneauth1 import exceptions as ksa_exceptions
 from oslo_config import cfg
 from sqlalchemy import exc as sa_exc
 
-from blazar_vmexpire import extension
+from blazar_vmexpire import extension, service
 from blazar_vmexpire.actions import base as actions
 from blazar_vmexpire.conf.types import parse_duration
 from blazar_vmexpire.db import migration
 from blazar_vmexpire.db.engine import Database
 from blazar_vmexpire.terms import TermsBook
+from blazar_vmexpire.worker.tools import Tools
 
 Commands = argparse._SubParsersAction  # has no public name
 
@@ -52,6 +54,23 @@ def connected(conf: cfg.ConfigOpts, *, current: bool = True) -> Iterator[Databas
         yield database
     finally:
         database.engine.dispose()
+
+
+@contextmanager
+def prepared(conf: cfg.ConfigOpts) -> Iterator[Tools]:
+    """Make the tools that the service works with.
+
+    :raises CommandError: Keystone cannot be reached.
+    :raises blazar_vmexpire.exceptions.ConfigError: with a sentence that names the option.
+    """
+    try:
+        tools = service.prepare(conf)
+    except ksa_exceptions.ClientException as error:
+        raise CommandError(f"the cloud cannot be reached: {error}") from error
+    try:
+        yield tools
+    finally:
+        tools.database.engine.dispose()
 
 
 def terms_book(conf: cfg.ConfigOpts) -> TermsBook:

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from keystoneauth1 import exceptions as ksa_exceptions
 from oslo_config import cfg
 
-from blazar_vmexpire import service
 from blazar_vmexpire.cloud import errors
 from blazar_vmexpire.cmd.manage_base import (
     CommandError,
     Commands,
     add_format,
+    prepared,
     print_json,
     server_id,
 )
 from blazar_vmexpire.db import api as db_api
-from blazar_vmexpire.notices import KINDS, Kind, MailUnavailable
+from blazar_vmexpire.notices import KINDS, Kind, MailUnavailable, kinds_of
 from blazar_vmexpire.worker.recipients import Recipient, Recipients
 from blazar_vmexpire.worker.tools import Tools
 
@@ -44,20 +43,15 @@ def add_command(parts: Commands[Any]) -> None:
 
 
 def _recipients(conf: cfg.ConfigOpts, arguments: Any) -> None:
-    try:
-        tools = service.prepare(conf)
-    except ksa_exceptions.ClientException as error:
-        raise CommandError(f"the cloud cannot be reached: {error}") from error
-    try:
-        found = _find(tools, arguments.server, Kind(arguments.kind))
-    except (errors.CloudError, MailUnavailable) as error:
-        raise CommandError(f"nobody can be named: {error}") from error
-    finally:
-        tools.database.engine.dispose()
+    with prepared(conf) as tools:
+        try:
+            found = _find(tools, arguments.server, arguments.kind)
+        except (errors.CloudError, MailUnavailable) as error:
+            raise CommandError(f"nobody can be named: {error}") from error
     _print(found, arguments.format)
 
 
-def _find(tools: Tools, server: str, kind: Kind) -> Recipient:
+def _find(tools: Tools, server: str, kind: str) -> Recipient:
     """Say who would get a mail now.
 
     :raises errors.CloudError: Keystone does not answer.
@@ -73,8 +67,8 @@ def _find(tools: Tools, server: str, kind: Kind) -> Recipient:
     refused = waiting[-1].refused if waiting else {}
     # Who looks writes nothing.
     recipients = Recipients(tools, report=lambda *_: None)
-    kinds = {kind, Kind.REMINDER} if kind is Kind.LAST_REMINDER else {kind}
-    return recipients.with_copies(row, recipients.find(row, refused, mailing), mailing, kinds)
+    found = recipients.find(row, refused, mailing)
+    return recipients.with_copies(row, found, mailing, kinds_of(kind))
 
 
 def _print(found: Recipient, format_: str) -> None:

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import sqlalchemy as sa
-from keystoneauth1 import exceptions as ksa_exceptions
 from oslo_config import cfg
 
 from blazar_vmexpire import service
@@ -19,6 +18,7 @@ from blazar_vmexpire.cmd.manage_base import (
     Progress,
     add_format,
     duration,
+    prepared,
     print_json,
 )
 from blazar_vmexpire.cmd.progress import bar
@@ -65,16 +65,10 @@ def add_commands(commands: Commands[Any]) -> None:
 
 
 def _sync(conf: cfg.ConfigOpts, arguments: Any) -> None:
-    try:
-        tools = service.prepare(conf)
-    except ksa_exceptions.ClientException as error:
-        raise CommandError(f"the cloud cannot be reached: {error}") from error
-    try:
+    with prepared(conf) as tools:
         chore = service.reconciliation_chore(tools)
         _claim(chore, arguments.wait.total_seconds())
         _print(_reconcile(tools, chore), arguments.format)
-    finally:
-        tools.database.engine.dispose()
 
 
 def _claim(chore: Chore, seconds: float) -> None:

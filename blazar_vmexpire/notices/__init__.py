@@ -16,6 +16,7 @@ from blazar_vmexpire.notices.content import (
     Named,
     Notice,
     Saying,
+    kinds_of,
 )
 from blazar_vmexpire.notices.mail import build_message, message_id_for
 from blazar_vmexpire.notices.mailer import Mailer, MailUnavailable, Sent, Undeliverable
@@ -62,6 +63,7 @@ __all__ = [
     "UnknownKind",
     "UserAddress",
     "build_message",
+    "kinds_of",
     "message_id_for",
     "parse_recipient",
     "parse_sender",

@@ -73,6 +73,16 @@ class Saying:
         return reason
 
 
+def template_of(kind: str) -> str:
+    """Say which template words a kind: that of all reminders is the same."""
+    return Kind.REMINDER.value if kind == Kind.LAST_REMINDER else kind
+
+
+def kinds_of(kind: str) -> frozenset[str]:
+    """Say of which kinds a mail of this one is: a last reminder is a reminder, too."""
+    return frozenset({kind, template_of(kind)})
+
+
 #: Every kind there is a template for.
 KINDS: tuple[Kind, ...] = tuple(Kind)
 
@@ -223,10 +233,9 @@ class Notice:
     @property
     def kinds(self) -> frozenset[str]:
         """Of which kinds it is, for who wants some: a last reminder is a reminder, too."""
-        return frozenset({self.bare_kind, self.template})
+        return kinds_of(self.bare_kind)
 
     @property
     def template(self) -> str:
         """The name of the template that words it: its kind, but every reminder has the same."""
-        kind = self.bare_kind
-        return Kind.REMINDER.value if kind == Kind.LAST_REMINDER else kind
+        return template_of(self.bare_kind)

@@ -160,14 +160,19 @@ def exempt(stage: Stage) -> str:
     return server_id
 
 
-@reach(State.VANISHED)
-def vanished(stage: Stage) -> str:
-    """Nova answered 404, once."""
-    server_id = active(stage)
+def not_found_once(stage: Stage, server_id: str) -> str:
+    """Have Nova answer 404 when a VM is looked at next."""
     text = f"Instance {server_id} could not be found."
     stage.world.cloud.fault(SERVER, method="GET", times=1, status=404, message=text)
     stage.world.see(server_id)
     return server_id
+
+
+@reach(State.VANISHED)
+def vanished(stage: Stage) -> str:
+    """Nova answered 404, once."""
+    server_id = active(stage)
+    return not_found_once(stage, server_id)
 
 
 @reach(State.FAILED)
@@ -244,10 +249,7 @@ def ended_untouched(stage: Stage) -> str:
 def vanished_at_rest(stage: Stage) -> str:
     """Nova answered 404, once, when it had been stopped at its end."""
     server_id = ended(stage)
-    text = f"Instance {server_id} could not be found."
-    stage.world.cloud.fault(SERVER, method="GET", times=1, status=404, message=text)
-    stage.world.see(server_id)
-    return server_id
+    return not_found_once(stage, server_id)
 
 
 def being_stopped(stage: Stage) -> str:
@@ -263,10 +265,7 @@ def being_stopped(stage: Stage) -> str:
 def vanished_in_quarantine(stage: Stage) -> str:
     """Nova answered 404, once, when it was locked and stopped."""
     server_id = quarantined(stage)
-    text = f"Instance {server_id} could not be found."
-    stage.world.cloud.fault(SERVER, method="GET", times=1, status=404, message=text)
-    stage.world.see(server_id)
-    return server_id
+    return not_found_once(stage, server_id)
 
 
 def noticed_without_quarantine(stage: Stage) -> str:
